@@ -1,0 +1,7 @@
+"""Distributions over stored examples, to stand in `numpyro.sample`."""
+
+from ppl_memprior.distributions.diffusion_mixture import DiffusionMixturePrior
+from ppl_memprior.distributions.gaussian_mixture import LowRankGaussianMixture
+from ppl_memprior.distributions.memorized import MemorizedPrior
+
+__all__ = ["DiffusionMixturePrior", "LowRankGaussianMixture", "MemorizedPrior"]

@@ -1,0 +1,339 @@
+"""The prior that a memorizing diffusion model converges to, at one noise level.
+
+`DiffusionMixturePrior` puts an isotropic Gaussian on every training example. This module gives it
+NumPyro's interface and the operations of a diffusion model in closed form (score, denoiser,
+forward noising); sums over examples are left to `_nearest`, the zero-bandwidth limit to
+`MemorizedPrior`.
+"""
+
+from __future__ import annotations
+
+import copy
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+from numpyro.distributions import Distribution, constraints
+from numpyro.distributions.batch_util import promote_batch_shape
+from numpyro.distributions.util import validate_sample
+
+from ppl_memprior.distributions import _checks, _nearest
+from ppl_memprior.distributions._batching import (
+    checked_value,
+    draw_indices,
+    draw_normal,
+    flat_events,
+    lift,
+    over_queries,
+    take,
+)
+
+
+class DiffusionMixturePrior(Distribution):
+    r"""Mixture of equal isotropic Gaussians centred on scaled training examples.
+
+    .. math:: p(x) = \sum_n \pi_n \, \mathcal{N}(x;\, \alpha x_n,\, \sigma^2 I)
+
+    This is the law of :math:`\alpha x_n + \sigma\epsilon` for an example drawn with probability
+    :math:`\pi_n` and standard normal :math:`\epsilon`: what a diffusion model that has memorized
+    its training set has learned at the noise level :math:`(\alpha, \sigma)` (A. Siahkoohi and
+    D. Sabeddu, arXiv:2603.19629).
+
+    `examples`, `sigma` and `alpha` are reparametrized in `sample`, the weights are not; so
+    `has_rsample` is false.
+
+    Args:
+        examples: shape (N, *event), finite; scalar events where the shape is (N,). Integers are
+            promoted to floating point, half precision to single.
+        sigma: bandwidth, positive, in the unit of the examples. Its shape is the batch shape,
+            together with that of `alpha`.
+        alpha: finite scale of the examples, dimensionless; broadcasts with `sigma`.
+        weights: shape (N,), non-negative and not all zero; normalised here. Equal by default.
+        validate_args: NumPyro's switch for checking sampled values as well.
+
+    Raises:
+        TypeError: if an argument is not an array of real numbers.
+        ValueError: if a shape does not fit, or a value is out of range. Traced values (under
+            `jit`, or when `sigma` is itself a random variable) cannot be looked at.
+    """
+
+    arg_constraints = {
+        "examples": constraints.dependent(is_discrete=False),
+        "sigma": constraints.positive,
+        "alpha": constraints.real,
+        "weights": constraints.independent(constraints.nonnegative, 1),
+    }
+    reparametrized_params = ["examples", "sigma", "alpha"]
+    pytree_data_fields: tuple[str, ...] = ("examples", "sigma", "alpha", "log_weights")
+
+    examples: jax.Array
+    sigma: jax.Array
+    alpha: jax.Array
+    #: Normalised log-weights, shape (N,); minus infinity for a weight of zero.
+    log_weights: jax.Array
+
+    def __init__(
+        self,
+        examples: ArrayLike,
+        sigma: ArrayLike,
+        *,
+        alpha: ArrayLike = 1.0,
+        weights: ArrayLike | None = None,
+        validate_args: bool | None = None,
+    ) -> None:
+        self.examples = _checks.example_array("examples", examples)
+        self.log_weights = _checks.log_weights_of(weights, self.examples)
+        alpha, sigma = noise_level(alpha, sigma)
+        batch_shape = _checks.broadcast_shapes(sigma=sigma.shape, alpha=alpha.shape)
+        self.sigma = jnp.broadcast_to(sigma, batch_shape)
+        self.alpha = jnp.broadcast_to(alpha, batch_shape)
+        super().__init__(batch_shape, self.examples.shape[1:], validate_args=validate_args)
+
+    @constraints.dependent_property(is_discrete=False)
+    def support(self) -> constraints.Constraint:
+        """All real arrays of the event shape."""
+        return constraints.independent(constraints.real, self.event_dim)
+
+    @property
+    def weights(self) -> jax.Array:
+        """Normalised weights, shape (N,)."""
+        return jnp.exp(self.log_weights)
+
+    @property
+    def num_examples(self) -> int:
+        """The number N of examples."""
+        return self.examples.shape[-1 - self.event_dim]
+
+    @property
+    def component_means(self) -> jax.Array:
+        """Means alpha x_n of the components, shape (*batch, N, *event)."""
+        return self._per_event(self.alpha, 1) * self.examples
+
+    @property
+    def mean(self) -> jax.Array:
+        """Mean alpha sum_n pi_n x_n, shape (*batch, *event)."""
+        mean, _ = weighted_moments(self.log_weights, self.examples, self.event_dim)
+        return jnp.broadcast_to(self._per_event(self.alpha) * mean, self.shape())
+
+    @property
+    def variance(self) -> jax.Array:
+        """Variance of each entry, shape (*batch, *event)."""
+        _, variance = weighted_moments(self.log_weights, self.examples, self.event_dim)
+        alpha, sigma = self._per_event(self.alpha), self._per_event(self.sigma)
+        return jnp.broadcast_to(alpha**2 * variance + sigma**2, self.shape())
+
+    def sample(self, key: jax.Array | None, sample_shape: tuple[int, ...] = ()) -> jax.Array:
+        """Draw values of shape (*sample, *batch, *event)."""
+        return self.sample_with_intermediates(key, sample_shape)[0]
+
+    def sample_with_intermediates(
+        self, key: jax.Array | None, sample_shape: tuple[int, ...] = ()
+    ) -> tuple[jax.Array, list[Any]]:
+        """Draw values, and say from which example each came.
+
+        Returns:
+            Values of shape (*sample, *batch, *event), and a list that holds the integer indices of
+            their examples, shape (*sample, *batch).
+        """
+        assert key is not None, "a random key is needed to draw samples"
+        key_index, key_noise = jax.random.split(key)
+        shape = tuple(sample_shape) + self.batch_shape
+        index = draw_indices(key_index, self.log_weights, shape)
+        example = take(self.examples, index, self.event_dim)
+        noise = draw_normal(key_noise, example.shape, example.dtype)
+        value = self._per_event(self.alpha) * example + self._per_event(self.sigma) * noise
+        return value, [index]
+
+    @validate_sample
+    def log_prob(self, value: ArrayLike, intermediates: list[Any] | None = None) -> jax.Array:
+        """Return log p(value), shape (*sample, *batch); its gradient is `score`.
+
+        Raises:
+            ValueError: if `value` is not of shape (*sample, *batch, *event).
+        """
+        return self._over_queries(_nearest.log_density, value, self.alpha, self.sigma)
+
+    def score(self, value: ArrayLike) -> jax.Array:
+        r"""Return :math:`\nabla \log p(x) = (\alpha \sum_n r_n(x) x_n - x) / \sigma^2`.
+
+        Args:
+            value: x, shape (*sample, *batch, *event).
+
+        Returns:
+            Shape (*sample, *batch, *event), in one over the unit of the examples.
+
+        Raises:
+            ValueError: if `value` does not have that shape.
+        """
+        flat = self._over_queries(_nearest.score, value, self.alpha, self.sigma)
+        return flat.reshape(flat.shape[:-1] + self.event_shape)
+
+    def responsibilities(self, value: ArrayLike) -> jax.Array:
+        r"""Return the probability that each example produced `value`.
+
+        .. math:: r_n(x) = \mathrm{softmax}_n(\log\pi_n - |x - \alpha x_n|^2 / (2\sigma^2))
+
+        Args:
+            value: x, shape (*sample, *batch, *event).
+
+        Returns:
+            Shape (*sample, *batch, N), each row adding to one.
+
+        Raises:
+            ValueError: if `value` does not have that shape.
+        """
+        return self._over_queries(_nearest.responsibilities, value, self.alpha, self.sigma)
+
+    def denoise(self, value: ArrayLike, alpha: ArrayLike, sigma: ArrayLike) -> jax.Array:
+        """Return E[x0 | alpha x0 + sigma eps = value] for x0 from this mixture, eps normal.
+
+        Given its example, x0 is Gaussian and its mean is found by the Kalman gain; the examples
+        are then averaged with the responsibilities of the noised mixture.
+
+        Args:
+            value: the noised value, shape (*sample, *batch, *event).
+            alpha: scale of the noise level; broadcasts with (*sample, *batch).
+            sigma: positive standard deviation of the noise; broadcasts likewise.
+
+        Returns:
+            Shape (*sample, *batch, *event).
+
+        Raises:
+            ValueError: if a shape does not fit or `sigma` is not positive.
+        """
+        value = checked_value(value, self.batch_shape, self.event_shape)
+        alpha, sigma = noise_level(alpha, sigma)
+        _checks.broadcast_shapes(
+            value=value.shape[: value.ndim - self.event_dim],
+            alpha=alpha.shape,
+            sigma=sigma.shape,
+            batch_shape=self.batch_shape,
+        )
+        total = jnp.hypot(alpha * self.sigma, sigma)
+        example = self._over_queries(_nearest.posterior_mean, value, alpha * self.alpha, total)
+        example = example.reshape(example.shape[:-1] + self.event_shape)
+        prior_mean = self._per_event(self.alpha) * example
+        gain = self._per_event(alpha * self.sigma**2 / total**2)
+        return prior_mean + gain * (value - self._per_event(alpha) * prior_mean)
+
+    def diffuse(self, alpha: ArrayLike, sigma: ArrayLike) -> DiffusionMixturePrior:
+        """Return the law of alpha x + sigma eps for x from this mixture and eps standard normal.
+
+        Args:
+            alpha: finite scale; broadcasts with the batch shape.
+            sigma: positive standard deviation of the added noise; broadcasts likewise.
+
+        Returns:
+            The mixture with scale alpha * self.alpha and variance
+            alpha^2 self.sigma^2 + sigma^2, over the same examples.
+
+        Raises:
+            ValueError: if the shapes do not broadcast or `sigma` is not positive.
+        """
+        alpha, sigma = noise_level(alpha, sigma)
+        batch_shape = _checks.broadcast_shapes(
+            alpha=alpha.shape, sigma=sigma.shape, batch_shape=self.batch_shape
+        )
+        diffused = copy.copy(self)
+        diffused.alpha = jnp.broadcast_to(alpha * self.alpha, batch_shape)
+        diffused.sigma = jnp.broadcast_to(jnp.hypot(alpha * self.sigma, sigma), batch_shape)
+        diffused._batch_shape = batch_shape
+        return diffused
+
+    def reweight(self, log_factors: ArrayLike) -> DiffusionMixturePrior:
+        """Return the mixture whose weights are pi_n exp(log_factors_n), normalised.
+
+        With the log-likelihoods of the examples as factors this is the mixture whose score is the
+        exact conditional score of the memorized posterior (arXiv:2603.19629).
+
+        Args:
+            log_factors: shape (N,); minus infinity removes an example.
+
+        Raises:
+            ValueError: if the shape is not (N,), or a value is NaN or plus infinity.
+        """
+        reweighted = copy.copy(self)
+        reweighted.log_weights = reweighted_log_weights(self.log_weights, log_factors)
+        return reweighted
+
+    def cdf(self, value: ArrayLike) -> jax.Array:
+        """Return the probability of at most `value`, for scalar events, shape (*sample, *batch).
+
+        Raises:
+            NotImplementedError: if the event is not a scalar.
+            ValueError: if `value` does not fit the batch shape.
+        """
+        if self.event_shape:
+            raise NotImplementedError(
+                f"cdf is defined for scalar events only, this event has shape {self.event_shape}."
+            )
+        return self._over_queries(_nearest.cumulative, value, self.alpha, self.sigma)
+
+    @classmethod
+    def infer_shapes(
+        cls,
+        examples: tuple[int, ...],
+        sigma: tuple[int, ...],
+        alpha: tuple[int, ...] = (),
+        weights: tuple[int, ...] | None = None,
+    ) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Return the batch and event shapes that arguments of these shapes would give."""
+        return _checks.broadcast_shapes(sigma=sigma, alpha=alpha), tuple(examples[1:])
+
+    def _per_event(self, scalar: jax.Array, extra: int = 0) -> jax.Array:
+        return scalar.reshape(scalar.shape + (1,) * (extra + self.event_dim))
+
+    def _over_queries(
+        self, kernel: Any, value: ArrayLike, alpha: jax.Array, sigma: jax.Array
+    ) -> jax.Array:
+        value = checked_value(value, self.batch_shape, self.event_shape)
+        tables = [(flat_events(self.examples, self.event_dim), 2), (self.log_weights, 1)]
+        return over_queries(kernel, value, self.event_dim, tables, [alpha, sigma])
+
+
+def noise_level(alpha: ArrayLike, sigma: ArrayLike) -> tuple[jax.Array, jax.Array]:
+    """Return a scale and a standard deviation as checked floating-point arrays."""
+    alpha_array = _checks.float_array("alpha", alpha)
+    sigma_array = _checks.float_array("sigma", sigma)
+    _checks.require_finite("alpha", alpha_array)
+    _checks.require_positive("sigma", sigma_array)
+    return alpha_array, sigma_array
+
+
+def reweighted_log_weights(log_weights: jax.Array, log_factors: ArrayLike) -> jax.Array:
+    """Return normalised log pi_n + log_factors_n, shape (N,)."""
+    num = log_weights.shape[-1]
+    factors = _checks.unnormalized_log_weights("log_factors", log_factors, num)
+    return _checks.normalize(log_weights + factors)
+
+
+@partial(jax.jit, static_argnames="event_dim")
+def weighted_moments(
+    log_weights: jax.Array, rows: jax.Array, event_dim: int
+) -> tuple[jax.Array, jax.Array]:
+    """Return mean and variance of `rows` (*batch, N, *event), each of shape (*batch, *event)."""
+    axis = -1 - event_dim
+    weights = jnp.exp(log_weights)
+    weights = weights.reshape(weights.shape + (1,) * event_dim)
+    mean = jnp.sum(weights * rows, axis=axis, keepdims=True)
+    variance = jnp.sum(weights * (rows - mean) ** 2, axis=axis)
+    return jnp.squeeze(mean, axis), variance
+
+
+@promote_batch_shape.register(DiffusionMixturePrior)
+def _promote_batch_shape(prior: DiffusionMixturePrior) -> DiffusionMixturePrior:
+    """Read the batch shape again after NumPyro stacked parameters on the left."""
+    batch_dim = len(prior.batch_shape)
+    promoted = copy.copy(prior)
+    promoted.examples = lift(prior.examples, 1 + prior.event_dim, batch_dim)
+    promoted.log_weights = lift(prior.log_weights, 1, batch_dim)
+    promoted._batch_shape = jnp.broadcast_shapes(
+        prior.batch_shape,
+        prior.sigma.shape,
+        prior.alpha.shape,
+        promoted.examples.shape[: promoted.examples.ndim - 1 - prior.event_dim],
+        promoted.log_weights.shape[:-1],
+    )
+    return promoted

@@ -1,0 +1,330 @@
+"""A Gaussian mixture whose components are isotropic except in a few directions.
+
+This is the form that a `DiffusionMixturePrior` takes after linearized data have been assimilated:
+each component keeps the prior's bandwidth except in the directions that the data see. Computing
+those directions is left to inference; here the mixture is scored and sampled, without ever
+forming a d x d matrix.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+from numpyro.distributions import Distribution, constraints
+from numpyro.distributions.batch_util import promote_batch_shape
+from numpyro.distributions.util import validate_sample
+
+from ppl_memprior.distributions import _checks, _nearest
+from ppl_memprior.distributions._batching import (
+    checked_value,
+    draw_indices,
+    draw_normal,
+    flat_events,
+    lift,
+    over_queries,
+)
+from ppl_memprior.distributions.diffusion_mixture import weighted_moments
+
+# Directions from a float32 factorisation are orthonormal to about 1e-6; unscaled or merely
+# independent directions miss by far more than this.
+_ORTHONORMAL_TOLERANCE = 1e-3
+
+
+class LowRankGaussianMixture(Distribution):
+    r"""Mixture of Gaussians that differ from an isotropic one in k directions each.
+
+    .. math::
+        p(x) = \sum_n \pi_n \, \mathcal{N}(x;\, m_n,\, C_n), \qquad
+        C_n = s^2 (I - V_n^\top V_n) + V_n^\top \mathrm{diag}(t_n^2) V_n
+
+    with the orthonormal rows of :math:`V_n` as directions and :math:`t_n` as the standard
+    deviations along them. The linearized posterior of a Gaussian mixture prior has this form, with
+    :math:`V_n` the right singular vectors of the whitened Jacobian.
+
+    `locs`, `scale`, `directions` and `direction_scales` are reparametrized in `sample`, the weights
+    are not; so `has_rsample` is false.
+
+    Args:
+        locs: means m_n, shape (N, *event), finite; scalar events where the shape is (N,).
+        scale: s, a positive scalar, in the unit of the locations.
+        directions: shape (N, k, *event) with orthonormal rows, k at most the size of an event.
+        direction_scales: t_n, shape (N, k), positive, in the unit of the locations.
+        log_weights: shape (N,), normalised here; minus infinity for a weight of zero. Equal by
+            default.
+        validate_args: NumPyro's switch for checking sampled values as well.
+
+    Raises:
+        TypeError: if an argument is not an array of real numbers.
+        ValueError: if a shape does not fit, a value is out of range, or the directions are not
+            orthonormal. Traced values cannot be looked at.
+    """
+
+    arg_constraints = {
+        "locs": constraints.dependent(is_discrete=False),
+        "scale": constraints.positive,
+        "directions": constraints.dependent(is_discrete=False),
+        "direction_scales": constraints.independent(constraints.positive, 2),
+        "log_weights": constraints.dependent(is_discrete=False, event_dim=1),
+    }
+    reparametrized_params = ["locs", "scale", "directions", "direction_scales"]
+    pytree_data_fields: tuple[str, ...] = (
+        "locs",
+        "scale",
+        "directions",
+        "direction_scales",
+        "log_weights",
+    )
+
+    locs: jax.Array
+    scale: jax.Array
+    directions: jax.Array
+    direction_scales: jax.Array
+    #: Normalised log-weights, shape (N,); minus infinity for a weight of zero.
+    log_weights: jax.Array
+
+    def __init__(
+        self,
+        locs: ArrayLike,
+        scale: ArrayLike,
+        directions: ArrayLike,
+        direction_scales: ArrayLike,
+        log_weights: ArrayLike | None = None,
+        *,
+        validate_args: bool | None = None,
+    ) -> None:
+        self.locs = _checks.example_array("locs", locs)
+        num, event_shape = self.locs.shape[0], self.locs.shape[1:]
+        self.scale = _checks.float_array("scale", scale)
+        _checks.require_shape("scale", self.scale, (), "one scale for all components")
+        _checks.require_positive("scale", self.scale)
+        self.directions = _checked_directions(directions, num, event_shape)
+        self.direction_scales = _checks.float_array("direction_scales", direction_scales)
+        rank = self.directions.shape[1]
+        _checks.require_shape(
+            "direction_scales", self.direction_scales, (num, rank), "one scale per direction"
+        )
+        _checks.require_positive("direction_scales", self.direction_scales)
+        if log_weights is None:
+            self.log_weights = _checks.uniform_log_weights(num, self.locs)
+        else:
+            self.log_weights = _checks.normalize(
+                _checks.unnormalized_log_weights("log_weights", log_weights, num)
+            )
+        super().__init__((), event_shape, validate_args=validate_args)
+
+    @constraints.dependent_property(is_discrete=False)
+    def support(self) -> constraints.Constraint:
+        """All real arrays of the event shape."""
+        return constraints.independent(constraints.real, self.event_dim)
+
+    @property
+    def num_components(self) -> int:
+        """The number N of components."""
+        return self.locs.shape[-1 - self.event_dim]
+
+    @property
+    def component_means(self) -> jax.Array:
+        """Means m_n of the components, shape (N, *event)."""
+        return self.locs
+
+    @property
+    def component_variances(self) -> jax.Array:
+        """Diagonals of the component covariances, shape (N, *event)."""
+        squares = self.directions**2
+        rank_axis = -1 - self.event_dim
+        outside = jnp.maximum(0.0, 1.0 - jnp.sum(squares, axis=rank_axis))
+        scales = _with_event_axes(self.direction_scales, self.event_dim)
+        along = jnp.sum(scales**2 * squares, axis=rank_axis)
+        return _with_event_axes(self.scale, 1 + self.event_dim) ** 2 * outside + along
+
+    @property
+    def mean(self) -> jax.Array:
+        """Mean of the mixture, shape (*event)."""
+        mean, _ = weighted_moments(self.log_weights, self.locs, self.event_dim)
+        return jnp.broadcast_to(mean, self.shape())
+
+    @property
+    def variance(self) -> jax.Array:
+        """Variance of each entry under the mixture, shape (*event)."""
+        _, between = weighted_moments(self.log_weights, self.locs, self.event_dim)
+        within, _ = weighted_moments(self.log_weights, self.component_variances, self.event_dim)
+        return jnp.broadcast_to(within + between, self.shape())
+
+    def sample(self, key: jax.Array | None, sample_shape: tuple[int, ...] = ()) -> jax.Array:
+        """Draw values of shape (*sample, *event)."""
+        return self.sample_with_intermediates(key, sample_shape)[0]
+
+    def sample_with_intermediates(
+        self, key: jax.Array | None, sample_shape: tuple[int, ...] = ()
+    ) -> tuple[jax.Array, list[Any]]:
+        """Draw values, and say from which component each came.
+
+        Returns:
+            Values of shape (*sample, *event), and a list that holds the integer indices of their
+            components, shape (*sample).
+        """
+        assert key is not None, "a random key is needed to draw samples"
+        key_index, key_noise = jax.random.split(key)
+        shape = tuple(sample_shape) + self.batch_shape
+        index = draw_indices(key_index, self.log_weights, shape)
+        noise = draw_normal(key_noise, shape + self.event_shape, self.locs.dtype)
+        tables = self._tables()
+        value = over_queries(_draw, noise, self.event_dim, tables[:-1], [index])
+        return value.reshape(shape + self.event_shape), [index]
+
+    @validate_sample
+    def log_prob(self, value: ArrayLike, intermediates: list[Any] | None = None) -> jax.Array:
+        """Return log p(value), shape (*sample).
+
+        Raises:
+            ValueError: if `value` is not of shape (*sample, *event).
+        """
+        value = checked_value(value, self.batch_shape, self.event_shape)
+        return over_queries(_log_density, value, self.event_dim, self._tables())
+
+    def responsibilities(self, value: ArrayLike) -> jax.Array:
+        """Return the probability that each component produced `value`, shape (*sample, N).
+
+        Raises:
+            ValueError: if `value` is not of shape (*sample, *event).
+        """
+        value = checked_value(value, self.batch_shape, self.event_shape)
+        return over_queries(_responsibilities, value, self.event_dim, self._tables())
+
+    @classmethod
+    def infer_shapes(
+        cls,
+        locs: tuple[int, ...],
+        scale: tuple[int, ...],
+        directions: tuple[int, ...],
+        direction_scales: tuple[int, ...],
+        log_weights: tuple[int, ...] | None = None,
+    ) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Return the batch and event shapes that arguments of these shapes would give."""
+        return (), tuple(locs[1:])
+
+    def _tables(self) -> list[tuple[jax.Array, int]]:
+        return [
+            (flat_events(self.locs, self.event_dim), 2),
+            (self.scale, 0),
+            (flat_events(self.directions, self.event_dim), 3),
+            (self.direction_scales, 2),
+            (self.log_weights, 1),
+        ]
+
+
+def _checked_directions(directions: ArrayLike, num: int, event_shape: tuple[int, ...]) -> jax.Array:
+    array = _checks.float_array("directions", directions)
+    rank = array.shape[1] if array.ndim > 1 else 0
+    expected = f"(N, k, *event) = ({num}, k, *{event_shape})"
+    if array.ndim < 2 or array.shape[0] != num or array.shape[2:] != event_shape:
+        raise ValueError(f"directions has shape {array.shape}, expected {expected}.")
+    if rank > math.prod(event_shape):
+        raise ValueError(
+            f"directions has shape {array.shape}, {rank} directions for each component, but an "
+            f"event of shape {event_shape} has room for {math.prod(event_shape)} orthonormal ones."
+        )
+    _checks.require_finite("directions", array)
+    if not isinstance(array, jax.core.Tracer):
+        rows = np.asarray(array).reshape(num, rank, math.prod(event_shape))
+        gram = rows @ rows.swapaxes(1, 2)
+        error = float(np.max(np.abs(gram - np.eye(rank)), initial=0.0))
+        if error > _ORTHONORMAL_TOLERANCE:
+            raise ValueError(
+                f"the {rank} directions of a component must be orthonormal, but an inner product "
+                f"misses 0 or 1 by {error:.2g}; orthonormalise them, by a QR factorisation of "
+                "directions[n] flattened to (k, d), say."
+            )
+    return array
+
+
+def _with_event_axes(array: jax.Array, event_dim: int) -> jax.Array:
+    return array.reshape(array.shape + (1,) * event_dim)
+
+
+def _component_logits(
+    query: jax.Array,
+    locs: jax.Array,
+    scale: jax.Array,
+    directions: jax.Array,
+    direction_scales: jax.Array,
+    log_weights: jax.Array,
+) -> jax.Array:
+    """Return log pi_n + log N(x; m_n, C_n), without -d/2 log 2 pi, for one query (d,): (N,)."""
+    num_rest = locs.shape[1] - directions.shape[1]
+    delta = query - locs
+    along = jnp.einsum("nkd,nd->nk", directions, delta, precision=jax.lax.Precision.HIGHEST)
+    # The perpendicular part is formed before it is squared: |delta|^2 - |along|^2 would cancel.
+    rest = delta - jnp.einsum("nkd,nk->nd", directions, along, precision=jax.lax.Precision.HIGHEST)
+    distance = _nearest.half_squared_norm(
+        jnp.concatenate([rest / scale, along / direction_scales], axis=-1)
+    )
+    log_det = num_rest * jnp.log(scale) + jnp.sum(jnp.log(direction_scales), axis=-1)
+    return log_weights - distance - log_det
+
+
+@jax.jit
+def _log_density(queries: jax.Array, *tables: jax.Array) -> jax.Array:
+    locs = tables[0]
+
+    def one(query: jax.Array) -> jax.Array:
+        logits = _component_logits(query, *tables)
+        return jax.nn.logsumexp(logits) - 0.5 * locs.shape[1] * math.log(2 * math.pi)
+
+    return _nearest.map_queries(one, locs.size, queries)
+
+
+@jax.jit
+def _responsibilities(queries: jax.Array, *tables: jax.Array) -> jax.Array:
+    return _nearest.map_queries(
+        lambda query: jax.nn.softmax(_component_logits(query, *tables)), tables[0].size, queries
+    )
+
+
+@jax.jit
+def _draw(
+    noise: jax.Array,
+    locs: jax.Array,
+    scale: jax.Array,
+    directions: jax.Array,
+    direction_scales: jax.Array,
+    index: jax.Array,
+) -> jax.Array:
+    """Turn standard normal `noise` (Q, d) into draws from the components at `index` (Q,)."""
+    dot = partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
+
+    def one(z: jax.Array, n: jax.Array) -> jax.Array:
+        v = directions[n]
+        along = dot(v, z)
+        return locs[n] + scale * (z - dot(along, v)) + dot(direction_scales[n] * along, v)
+
+    rank, d = directions.shape[1:]
+    return _nearest.map_queries(one, (1 + rank) * d, noise, index)
+
+
+@promote_batch_shape.register(LowRankGaussianMixture)
+def _promote_batch_shape(mixture: LowRankGaussianMixture) -> LowRankGaussianMixture:
+    """Read the batch shape again after NumPyro stacked parameters on the left."""
+    batch_dim = len(mixture.batch_shape)
+    core_dims = {
+        "locs": 1 + mixture.event_dim,
+        "scale": 0,
+        "directions": 2 + mixture.event_dim,
+        "direction_scales": 2,
+        "log_weights": 1,
+    }
+    promoted = copy.copy(mixture)
+    leads = [mixture.batch_shape]
+    for name, core_dim in core_dims.items():
+        lifted = lift(getattr(mixture, name), core_dim, batch_dim)
+        setattr(promoted, name, lifted)
+        leads.append(lifted.shape[: lifted.ndim - core_dim])
+    promoted._batch_shape = jnp.broadcast_shapes(*leads)
+    return promoted

@@ -1,0 +1,336 @@
+"""The prior of a generative model that has memorized its training set: weighted examples.
+
+`MemorizedPrior` is a discrete distribution whose values are the training examples themselves. Its
+posterior under any likelihood is again a `MemorizedPrior`; its noised versions are
+`DiffusionMixturePrior`s, to which everything with a bandwidth is left.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+from numpyro.distributions import Distribution, constraints
+from numpyro.distributions.batch_util import promote_batch_shape
+from numpyro.distributions.util import validate_sample
+
+from ppl_memprior.distributions import _checks, _nearest
+from ppl_memprior.distributions._batching import (
+    checked_value,
+    draw_indices,
+    flat_events,
+    lift,
+    over_queries,
+    take,
+)
+from ppl_memprior.distributions.diffusion_mixture import (
+    DiffusionMixturePrior,
+    noise_level,
+    reweighted_log_weights,
+    weighted_moments,
+)
+
+
+class _AmongExamples(constraints.Constraint):
+    """The discrete constraint of being one of the examples that have positive weight."""
+
+    is_discrete = True
+
+    def __init__(self, examples: jax.Array, log_weights: jax.Array, event_dim: int) -> None:
+        self.examples = examples
+        self.log_weights = log_weights
+        self.event_dim = event_dim
+
+    def __call__(self, x: ArrayLike) -> jax.Array:
+        return _matching_log_weight(x, self.examples, self.log_weights, self.event_dim) > -jnp.inf
+
+    def feasible_like(self, prototype: ArrayLike) -> jax.Array:
+        heaviest = take(self.examples, jnp.argmax(self.log_weights, axis=-1), self.event_dim)
+        return jnp.broadcast_to(heaviest, jnp.shape(prototype))
+
+    def tree_flatten(self) -> tuple[Any, Any]:
+        names = ("examples", "log_weights")
+        return (self.examples, self.log_weights), (names, {"event_dim": self.event_dim})
+
+    def eq(self, other: object, static: bool = False) -> bool:
+        return (
+            isinstance(other, _AmongExamples)
+            and self.examples is other.examples
+            and self.log_weights is other.log_weights
+        )
+
+
+class MemorizedPrior(Distribution):
+    r"""Discrete distribution over training examples.
+
+    .. math:: p(x) = \sum_n \pi_n \, \delta(x - x_n)
+
+    This is what a diffusion model that has memorized its training set samples from (A. Siahkoohi
+    and D. Sabeddu, arXiv:2603.19629). `log_prob` is the logarithm of a probability, not of a
+    density: values match examples exactly or not at all.
+
+    As for NumPyro's other discrete distributions `support.is_discrete` and
+    `has_enumerate_support` are true, so a gradient-based sampler asks for enumeration. NumPyro's
+    enumeration (and its Gibbs samplers over discrete sites) put the *index* 0..N-1 in the place of
+    the value, whatever the support is; in a model for these, sample the index from a
+    `Categorical` of `log_weights` and take `examples[index]`.
+
+    Args:
+        examples: shape (N, *event), finite; scalar events where the shape is (N,). Integers are
+            promoted to floating point, half precision to single.
+        weights: shape (N,), non-negative and not all zero; normalised here. Equal by default.
+        validate_args: NumPyro's switch for checking sampled values as well.
+
+    Raises:
+        TypeError: if an argument is not an array of real numbers.
+        ValueError: if a shape does not fit or a value is out of range. Traced values cannot be
+            looked at.
+    """
+
+    arg_constraints = {
+        "examples": constraints.dependent(is_discrete=False),
+        "weights": constraints.independent(constraints.nonnegative, 1),
+    }
+    has_enumerate_support = True
+    pytree_data_fields: tuple[str, ...] = ("examples", "log_weights")
+
+    examples: jax.Array
+    #: Normalised log-weights, shape (N,); minus infinity for a weight of zero.
+    log_weights: jax.Array
+
+    def __init__(
+        self,
+        examples: ArrayLike,
+        weights: ArrayLike | None = None,
+        *,
+        validate_args: bool | None = None,
+    ) -> None:
+        self.examples = _checks.example_array("examples", examples)
+        self.log_weights = _checks.log_weights_of(weights, self.examples)
+        super().__init__((), self.examples.shape[1:], validate_args=validate_args)
+
+    @constraints.dependent_property(is_discrete=True)
+    def support(self) -> constraints.Constraint:
+        """The examples of positive weight: a discrete constraint."""
+        return _AmongExamples(self.examples, self.log_weights, self.event_dim)
+
+    @property
+    def weights(self) -> jax.Array:
+        """Normalised weights, shape (N,)."""
+        return jnp.exp(self.log_weights)
+
+    @property
+    def num_examples(self) -> int:
+        """The number N of examples."""
+        return self.examples.shape[-1 - self.event_dim]
+
+    @property
+    def mean(self) -> jax.Array:
+        """Mean sum_n pi_n x_n, shape (*batch, *event)."""
+        mean, _ = weighted_moments(self.log_weights, self.examples, self.event_dim)
+        return jnp.broadcast_to(mean, self.shape())
+
+    @property
+    def variance(self) -> jax.Array:
+        """Variance of each entry, shape (*batch, *event)."""
+        _, variance = weighted_moments(self.log_weights, self.examples, self.event_dim)
+        return jnp.broadcast_to(variance, self.shape())
+
+    def sample(self, key: jax.Array | None, sample_shape: tuple[int, ...] = ()) -> jax.Array:
+        """Draw examples, shape (*sample, *batch, *event)."""
+        return self.sample_with_intermediates(key, sample_shape)[0]
+
+    def sample_with_intermediates(
+        self, key: jax.Array | None, sample_shape: tuple[int, ...] = ()
+    ) -> tuple[jax.Array, list[Any]]:
+        """Draw examples and their indices.
+
+        Returns:
+            Values of shape (*sample, *batch, *event), and a list that holds the integer indices of
+            the examples, shape (*sample, *batch).
+        """
+        assert key is not None, "a random key is needed to draw samples"
+        shape = tuple(sample_shape) + self.batch_shape
+        index = draw_indices(key, self.log_weights, shape)
+        return take(self.examples, index, self.event_dim), [index]
+
+    @validate_sample
+    def log_prob(self, value: ArrayLike, intermediates: list[Any] | None = None) -> jax.Array:
+        """Return the log of the total weight of the examples that equal `value` exactly.
+
+        Args:
+            value: shape (*sample, *batch, *event).
+
+        Returns:
+            Shape (*sample, *batch); minus infinity where no example of positive weight matches.
+
+        Raises:
+            ValueError: if `value` does not have that shape.
+        """
+        value = checked_value(value, self.batch_shape, self.event_shape)
+        log_prob = _matching_log_weight(value, self.examples, self.log_weights, self.event_dim)
+        lead = value.shape[: value.ndim - self.event_dim]
+        return jnp.broadcast_to(log_prob, jnp.broadcast_shapes(lead, self.batch_shape))
+
+    def enumerate_support(self, expand: bool = True) -> jax.Array:
+        """Return all examples, shape (N, *batch, *event); batch axes of length one unless `expand`.
+
+        Coinciding examples are listed as often as they are stored.
+        """
+        batch_dim = len(self.batch_shape)
+        # Examples that NumPyro stacked have batch axes of their own in front of N.
+        rows = jnp.moveaxis(self.examples, -1 - self.event_dim, 0)
+        missing = 1 + batch_dim + self.event_dim - rows.ndim
+        rows = rows.reshape(rows.shape[:1] + (1,) * missing + rows.shape[1:])
+        if expand:
+            rows = jnp.broadcast_to(rows, rows.shape[:1] + self.batch_shape + self.event_shape)
+        return rows
+
+    def responsibilities(self, value: ArrayLike) -> jax.Array:
+        """Return the probability that each example produced `value`.
+
+        All of it is on the matching example; where none matches, on the nearest one of positive
+        weight, which is the limit of `DiffusionMixturePrior.responsibilities` for a vanishing
+        bandwidth. Examples at the same distance share it in proportion to their weights.
+
+        Args:
+            value: shape (*sample, *batch, *event).
+
+        Returns:
+            Shape (*sample, *batch, N), each row adding to one.
+
+        Raises:
+            ValueError: if `value` does not have that shape.
+        """
+        value = checked_value(value, self.batch_shape, self.event_shape)
+        flat = self._tables()
+        out = over_queries(_nearest.nearest_responsibilities, value, self.event_dim, flat)
+        lead = jnp.broadcast_shapes(out.shape[:-1], self.batch_shape)
+        return jnp.broadcast_to(out, lead + out.shape[-1:])
+
+    def denoise(self, value: ArrayLike, alpha: ArrayLike, sigma: ArrayLike) -> jax.Array:
+        r"""Return :math:`E[x_0 | \alpha x_0 + \sigma\epsilon = x] = \sum_n r_n(x) x_n`.
+
+        Args:
+            value: x, the noised value, shape (*sample, *batch, *event).
+            alpha: scale of the noise level; broadcasts with (*sample, *batch).
+            sigma: positive standard deviation of the noise; broadcasts likewise.
+
+        Returns:
+            Shape (*sample, *batch, *event).
+
+        Raises:
+            ValueError: if a shape does not fit or `sigma` is not positive.
+        """
+        value = checked_value(value, self.batch_shape, self.event_shape)
+        alpha, sigma = noise_level(alpha, sigma)
+        lead = _checks.broadcast_shapes(
+            value=value.shape[: value.ndim - self.event_dim],
+            alpha=alpha.shape,
+            sigma=sigma.shape,
+            batch_shape=self.batch_shape,
+        )
+        flat = over_queries(
+            _nearest.posterior_mean, value, self.event_dim, self._tables(), [alpha, sigma]
+        )
+        return jnp.broadcast_to(
+            flat.reshape(flat.shape[:-1] + self.event_shape), lead + self.event_shape
+        )
+
+    def diffuse(self, alpha: ArrayLike, sigma: ArrayLike) -> DiffusionMixturePrior:
+        """Return the law of alpha x + sigma eps for x from this prior and eps standard normal.
+
+        Args:
+            alpha: finite scale; broadcasts with `sigma` and the batch shape.
+            sigma: positive standard deviation of the noise.
+
+        Raises:
+            ValueError: if the shapes do not broadcast or `sigma` is not positive.
+        """
+        alpha, sigma = noise_level(alpha, sigma)
+        batch_shape = _checks.broadcast_shapes(
+            alpha=alpha.shape, sigma=sigma.shape, batch_shape=self.batch_shape
+        )
+        # The examples have been checked already; filling in the fields does not repeat that.
+        diffused = DiffusionMixturePrior.__new__(DiffusionMixturePrior)
+        diffused.examples = self.examples
+        diffused.log_weights = self.log_weights
+        diffused.alpha = jnp.broadcast_to(alpha, batch_shape)
+        diffused.sigma = jnp.broadcast_to(sigma, batch_shape)
+        Distribution.__init__(
+            diffused, batch_shape, self.event_shape, validate_args=self._validate_args
+        )
+        return diffused
+
+    def reweight(self, log_factors: ArrayLike) -> MemorizedPrior:
+        """Return the prior whose weights are pi_n exp(log_factors_n), normalised.
+
+        With the log-likelihoods of the examples as factors this is the exact posterior, for any
+        forward model and any noise (arXiv:2603.19629).
+
+        Args:
+            log_factors: shape (N,); minus infinity removes an example.
+
+        Raises:
+            ValueError: if the shape is not (N,), or a value is NaN or plus infinity.
+        """
+        reweighted = copy.copy(self)
+        reweighted.log_weights = reweighted_log_weights(self.log_weights, log_factors)
+        return reweighted
+
+    def expand(self, batch_shape: tuple[int, ...]) -> MemorizedPrior:
+        """Return independent copies of this prior in a larger batch shape, over the same examples.
+
+        Unlike NumPyro's `ExpandedDistribution` the result can enumerate events with axes.
+
+        Raises:
+            ValueError: if the batch shape does not extend the present one.
+        """
+        batch_shape = tuple(batch_shape)
+        common = _checks.broadcast_shapes(present=self.batch_shape, requested=batch_shape)
+        if common != batch_shape:
+            raise ValueError(
+                f"cannot expand batch shape {self.batch_shape} to {batch_shape}; axes can be added "
+                "on the left or grow from length one."
+            )
+        expanded = copy.copy(self)
+        expanded._batch_shape = batch_shape
+        return expanded
+
+    @classmethod
+    def infer_shapes(
+        cls, examples: tuple[int, ...], weights: tuple[int, ...] | None = None
+    ) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Return the batch and event shapes that arguments of these shapes would give."""
+        return (), tuple(examples[1:])
+
+    def _tables(self) -> list[tuple[jax.Array, int]]:
+        return [(flat_events(self.examples, self.event_dim), 2), (self.log_weights, 1)]
+
+
+def _matching_log_weight(
+    value: ArrayLike, examples: jax.Array, log_weights: jax.Array, event_dim: int
+) -> jax.Array:
+    """Return the log-weight of the examples equal to each event of `value`, shape (*lead,)."""
+    tables = [(flat_events(examples, event_dim), 2), (log_weights, 1)]
+    return over_queries(
+        _nearest.matching_log_weight, _checks.float_array("value", value), event_dim, tables
+    )
+
+
+@promote_batch_shape.register(MemorizedPrior)
+def _promote_batch_shape(prior: MemorizedPrior) -> MemorizedPrior:
+    """Read the batch shape again after NumPyro stacked parameters on the left."""
+    batch_dim = len(prior.batch_shape)
+    promoted = copy.copy(prior)
+    promoted.examples = lift(prior.examples, 1 + prior.event_dim, batch_dim)
+    promoted.log_weights = lift(prior.log_weights, 1, batch_dim)
+    promoted._batch_shape = jnp.broadcast_shapes(
+        prior.batch_shape,
+        promoted.examples.shape[: promoted.examples.ndim - 1 - prior.event_dim],
+        promoted.log_weights.shape[:-1],
+    )
+    return promoted
