@@ -1,0 +1,123 @@
+"""Velocity models from OpenFWI's own files.
+
+OpenFWI (C. Deng et al., NeurIPS 2022) stores velocity models as `.npy` arrays of shape
+(n, 1, 70, 70) in m/s, hundreds of models a file, in a folder `model` beside the seismic `data`.
+Files are read in place, never downloaded; what is done with the models is left to the caller.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+# Velocities of rock and water, generously: outside of this the unit is not m/s.
+_SLOWEST, _FASTEST = 100.0, 15000.0
+
+
+def load_openfwi(
+    path: str | os.PathLike[str], *, max_models: int | None = None
+) -> NDArray[np.float32]:
+    """Load velocity models from one of OpenFWI's files, or from a folder of them.
+
+    A folder is searched at any depth: for `.npy` files in folders named `model` where there are
+    any, otherwise for all `.npy` files; they are read in natural order (model2 before model10).
+    Only as much as `max_models` needs is read.
+
+    Args:
+        path: a `.npy` file of velocity models, or a folder.
+        max_models: how many models to load at most; None loads all.
+
+    Returns:
+        Velocities, m/s, float32 of shape (n, nz, nx): model, depth, distance.
+
+    Raises:
+        FileNotFoundError: the path does not exist, or the folder holds no `.npy` file.
+        ValueError: a file that is not what its name says (not an array, cut short, of another
+            shape, seismic data), values that are not finite or cannot be m/s, files of different
+            grids, or `max_models` less than one.
+    """
+    if max_models is not None and max_models < 1:
+        raise ValueError(f"max_models must be at least 1 or None, got {max_models}.")
+    parts: list[NDArray[np.float32]] = []
+    count = 0
+    for file in _files(Path(path)):
+        wanted = None if max_models is None else max_models - count
+        part = _read(file, wanted)
+        if parts and part.shape[1:] != parts[0].shape[1:]:
+            raise ValueError(
+                f"{file}: models of {part.shape[1:]} cells, where the files before it have "
+                f"{parts[0].shape[1:]}. Load one family at a time."
+            )
+        parts.append(part)
+        count += len(part)
+        if count == max_models:
+            break
+    return np.concatenate(parts)
+
+
+def _files(path: Path) -> list[Path]:
+    """The files to read, in natural order."""
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist; give a .npy file or a folder of them.")
+    if path.is_file():
+        return [path]
+    found = [file for file in path.rglob("*.npy") if file.is_file()]
+    found = [file for file in found if file.parent.name == "model"] or found
+    if not found:
+        raise FileNotFoundError(f"{path} holds no .npy file, at any depth.")
+    return sorted(found, key=_natural)
+
+
+def _natural(file: Path) -> list[tuple[int, int, str]]:
+    """Sort key by which numbers inside names compare as numbers."""
+    pieces = re.split(r"(\d+)", str(file))
+    return [(0, int(p), "") if p.isdigit() else (1, 0, p) for p in pieces]
+
+
+def _read(file: Path, wanted: int | None) -> NDArray[np.float32]:
+    """The first `wanted` models of one file, checked."""
+    stored = _open(file)
+    shape = stored.shape
+    if stored.ndim == 4 and shape[1] != 1:
+        raise ValueError(
+            f"{file}: shape {shape} is that of seismic data (sample, shot, time, receiver), not "
+            "of velocity models (sample, 1, depth, distance). Take the files in 'model'."
+        )
+    if stored.ndim not in (3, 4) or 0 in shape:
+        raise ValueError(
+            f"{file}: shape {shape}, where velocity models are (sample, 1, depth, distance) or "
+            "(sample, depth, distance)."
+        )
+    if stored.dtype.kind not in "fiu":
+        raise ValueError(f"{file}: dtype {stored.dtype}, where velocities are real numbers.")
+    models = np.array(stored[:wanted], dtype=np.float32)
+    models = models[:, 0] if stored.ndim == 4 else models
+    if not np.all(np.isfinite(models)):
+        first = int(np.argwhere(~np.isfinite(models))[0][0])
+        raise ValueError(
+            f"{file}: {np.count_nonzero(~np.isfinite(models))} values are not finite, the first "
+            f"of them in model {first}."
+        )
+    lowest, highest = float(models.min()), float(models.max())
+    if lowest < _SLOWEST or highest > _FASTEST:
+        raise ValueError(
+            f"{file}: values from {lowest:g} to {highest:g} cannot be velocities in m/s "
+            f"({_SLOWEST:g} to {_FASTEST:g}); is this seismic data, or normalized, or in km/s?"
+        )
+    return models
+
+
+def _open(file: Path) -> NDArray[np.generic]:
+    """Memory-map one `.npy` file."""
+    try:
+        with open(file, "rb") as stream:
+            magic = stream.read(6)
+        if magic != b"\x93NUMPY":
+            raise ValueError("it does not begin like a NumPy array")
+        return np.load(file, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise ValueError(f"{file} cannot be read as a .npy array: {error}.") from error

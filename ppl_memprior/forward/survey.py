@@ -1,0 +1,293 @@
+"""Where the sources and receivers of a seismic survey are, and what the sources emit.
+
+A `Survey` is plain NumPy data on a grid of cells; it knows neither the grid spacing nor the
+physics, which belong to the wave equation that is given the survey (`deepwave`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+# A Ricker wavelet's amplitude spectrum falls to 2 % of its peak at 2.5 times the peak frequency.
+BANDWIDTH = 2.5
+
+
+def ricker(peak_frequency: float, num_times: int, dt: float) -> NDArray[np.float64]:
+    """Ricker wavelet, the negative second derivative of a Gaussian, with a peak of one.
+
+    Args:
+        peak_frequency: frequency f at which the amplitude spectrum is largest, Hz.
+        num_times: number of time samples.
+        dt: time step, s.
+
+    Returns:
+        Samples of (1 - 2 a) exp(-a), a = (pi f (t - t0))^2, shape (num_times,). Its peak is at
+        t0 = 1.5 / f, where what is cut off before t = 0 is below 1e-7 of the peak.
+
+    Source:
+        N. Ricker, "The form and laws of propagation of seismic wavelets", Geophysics 18 (1953).
+    """
+    time = np.arange(num_times) * dt - 1.5 / peak_frequency
+    a = (np.pi * peak_frequency * time) ** 2
+    return (1 - 2 * a) * np.exp(-a)
+
+
+@dataclass(frozen=True, eq=False)
+class Survey:
+    """Sources, receivers and time axis of a seismic survey on a grid.
+
+    Two surveys are equal where all their values are. The arrays are read-only.
+
+    Args:
+        shape: cells of the model grid (nz, nx): depth, distance.
+        source_locations: grid cells (depth, distance) of the sources, integers of shape
+            (shots, sources_per_shot, 2). The sources of one shot fire together.
+        receiver_locations: grid cells (depth, distance) of the receivers, integers of shape
+            (shots, receivers, 2).
+        wavelet: what every source emits, shape (nt,).
+        dt: time step of the wavelet and of the data, s.
+        peak_frequency: frequency at which the wavelet is strongest, Hz.
+
+    Raises:
+        ValueError: an array of the wrong shape, a position outside the grid, a wavelet that is not
+            finite, or a time step too long for the wavelet's frequencies.
+    """
+
+    shape: tuple[int, int]
+    source_locations: NDArray[np.int64]
+    receiver_locations: NDArray[np.int64]
+    wavelet: NDArray[np.float64]
+    dt: float
+    peak_frequency: float
+
+    def __post_init__(self) -> None:
+        shape = _grid(self.shape)
+        sources = _locations(self.source_locations, "source_locations", shape)
+        receivers = _locations(self.receiver_locations, "receiver_locations", shape)
+        if len(sources) != len(receivers):
+            raise ValueError(
+                f"source_locations have {len(sources)} shots and receiver_locations "
+                f"{len(receivers)}; give every shot its own receivers."
+            )
+        wavelet = np.array(self.wavelet, dtype=np.float64)
+        if wavelet.ndim != 1 or not wavelet.size or not np.all(np.isfinite(wavelet)):
+            raise ValueError(
+                f"wavelet must be finite samples of shape (nt,), got shape {wavelet.shape} with "
+                f"{np.count_nonzero(~np.isfinite(wavelet))} non-finite values."
+            )
+        _check_time_axis(self.peak_frequency, self.dt)
+        wavelet.setflags(write=False)
+        values = (shape, sources, receivers, wavelet, float(self.dt), float(self.peak_frequency))
+        for field, value in zip(fields(self), values, strict=True):
+            object.__setattr__(self, field.name, value)
+
+    @property
+    def num_shots(self) -> int:
+        """Number of shots."""
+        return len(self.source_locations)
+
+    @property
+    def num_receivers(self) -> int:
+        """Number of receivers of one shot."""
+        return self.receiver_locations.shape[1]
+
+    @property
+    def num_times(self) -> int:
+        """Number of time samples."""
+        return len(self.wavelet)
+
+    @classmethod
+    def surface(
+        cls,
+        shape: tuple[int, int],
+        num_shots: int,
+        num_receivers: int,
+        peak_frequency: float,
+        dt: float,
+        num_times: int,
+        depth: int = 1,
+    ) -> Survey:
+        """Sources and receivers along one row near the surface: reflections.
+
+        Args:
+            shape: cells of the model grid (nz, nx).
+            num_shots: shots of one source each, evenly spread over the columns.
+            num_receivers: receivers, the same for every shot, evenly spread over the columns.
+            peak_frequency: peak frequency of the Ricker wavelet, Hz.
+            dt: time step, s.
+            num_times: number of time samples.
+            depth: row of sources and receivers.
+
+        Raises:
+            ValueError: a number that does not fit the grid or the time axis.
+        """
+        return cls._line(
+            shape, (depth, num_shots), (depth, num_receivers), peak_frequency, dt, num_times
+        )
+
+    @classmethod
+    def transmission(
+        cls,
+        shape: tuple[int, int],
+        num_shots: int,
+        num_receivers: int,
+        peak_frequency: float,
+        dt: float,
+        num_times: int,
+        depth: int = 1,
+    ) -> Survey:
+        """Sources along a row near the top, receivers along a row near the bottom.
+
+        Args:
+            shape: cells of the model grid (nz, nx).
+            num_shots: shots of one source each, evenly spread over the columns.
+            num_receivers: receivers, the same for every shot, evenly spread over the columns.
+            peak_frequency: peak frequency of the Ricker wavelet, Hz.
+            dt: time step, s.
+            num_times: number of time samples.
+            depth: row of the sources; the receivers are as many rows above the last one.
+
+        Raises:
+            ValueError: a number that does not fit the grid or the time axis.
+        """
+        bottom = _grid(shape)[0] - 1 - depth
+        return cls._line(
+            shape, (depth, num_shots), (bottom, num_receivers), peak_frequency, dt, num_times
+        )
+
+    @classmethod
+    def openfwi(
+        cls,
+        shape: tuple[int, int] = (70, 70),
+        *,
+        num_shots: int = 5,
+        num_receivers: int | None = None,
+        peak_frequency: float = 15.0,
+        dt: float = 0.001,
+        num_times: int = 1000,
+    ) -> Survey:
+        """The survey of OpenFWI's Vel, Fault and Style families, or a thinner one like it.
+
+        Five shots evenly spread over the columns and a receiver in every column, all on grid row 1,
+        a 15 Hz Ricker wavelet, 1,000 samples of 1 ms (with a grid spacing of 10 m).
+
+        Args:
+            shape: cells of the model grid (nz, nx).
+            num_shots: number of shots.
+            num_receivers: number of receivers; None means one a column.
+            peak_frequency: peak frequency of the Ricker wavelet, Hz.
+            dt: time step, s.
+            num_times: number of time samples.
+
+        Raises:
+            ValueError: a number that does not fit the grid or the time axis.
+
+        Source:
+            C. Deng et al., "OpenFWI: Large-scale multi-structural benchmark datasets for full
+            waveform inversion", NeurIPS 2022.
+        """
+        receivers = _grid(shape)[1] if num_receivers is None else num_receivers
+        return cls.surface(shape, num_shots, receivers, peak_frequency, dt, num_times)
+
+    @classmethod
+    def _line(
+        cls,
+        shape: tuple[int, int],
+        sources: tuple[int, int],
+        receivers: tuple[int, int],
+        peak_frequency: float,
+        dt: float,
+        num_times: int,
+    ) -> Survey:
+        """Sources and receivers, each (row, how many), evenly spread along a row."""
+        _check_time_axis(peak_frequency, dt)
+        if num_times * dt < 3.0 / peak_frequency:
+            raise ValueError(
+                f"{num_times} samples of {dt} s record {num_times * dt:g} s, less than the "
+                f"{3.0 / peak_frequency:g} s that a {peak_frequency} Hz Ricker wavelet lasts. "
+                "Raise num_times."
+            )
+        grid = _grid(shape)
+        fired = _spread(grid, *sources, "shots")
+        heard = _spread(grid, *receivers, "receivers")
+        return cls(
+            grid,
+            fired[:, None, :],
+            np.broadcast_to(heard, (len(fired), *heard.shape)),
+            ricker(peak_frequency, num_times, dt),
+            dt,
+            peak_frequency,
+        )
+
+    def _key(self) -> tuple[Any, ...]:
+        values = (getattr(self, field.name) for field in fields(self))
+        return tuple((v.shape, v.tobytes()) if isinstance(v, np.ndarray) else v for v in values)
+
+    def __eq__(self, other: object) -> bool:
+        return self._key() == other._key() if isinstance(other, Survey) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._key())
+
+    def __repr__(self) -> str:
+        return (
+            f"Survey(shape={self.shape}, {self.num_shots} shots, {self.num_receivers} receivers, "
+            f"{self.num_times} samples of {self.dt:g} s, {self.peak_frequency:g} Hz)"
+        )
+
+
+def _grid(shape: Any) -> tuple[int, int]:
+    grid = tuple(int(n) for n in shape)
+    if len(grid) != 2 or min(grid) < 1:
+        raise ValueError(f"shape must be two positive numbers of cells (nz, nx), got {shape}.")
+    return grid[0], grid[1]
+
+
+def _check_time_axis(peak_frequency: float, dt: float) -> None:
+    if not (np.isfinite(dt) and dt > 0):
+        raise ValueError(f"dt must be a positive time step in s, got {dt}.")
+    if not (np.isfinite(peak_frequency) and peak_frequency > 0):
+        raise ValueError(f"peak_frequency must be positive, in Hz, got {peak_frequency}.")
+    highest, nyquist = BANDWIDTH * peak_frequency, 0.5 / dt
+    if highest > nyquist:
+        raise ValueError(
+            f"dt = {dt} s is too long: it samples frequencies up to {nyquist:g} Hz, and a wavelet "
+            f"of peak frequency {peak_frequency:g} Hz reaches {highest:g} Hz. Use dt <= "
+            f"{0.5 / highest:.3g} s or a lower peak frequency."
+        )
+
+
+def _locations(locations: ArrayLike, name: str, grid: tuple[int, int]) -> NDArray[np.int64]:
+    """Check grid cells of shape (shots, n, 2) and return them as read-only integers."""
+    given = np.asarray(locations)
+    if given.ndim != 3 or given.shape[-1] != 2 or not given.size:
+        raise ValueError(
+            f"{name} must have shape (shots, per shot, 2) with (depth, distance) cells last, "
+            f"got {given.shape}."
+        )
+    if not np.issubdtype(given.dtype, np.integer):
+        raise ValueError(f"{name} must be integer grid cells, got {given.dtype}.")
+    outside = np.any((given < 0) | (given >= np.array(grid)), axis=-1)
+    if np.any(outside):
+        raise ValueError(
+            f"{name}: cell {tuple(int(i) for i in given[outside][0])} lies outside the grid of "
+            f"{grid} cells (depth, distance); {np.count_nonzero(outside)} positions do."
+        )
+    cells = given.astype(np.int64)
+    cells.setflags(write=False)
+    return cells
+
+
+def _spread(grid: tuple[int, int], row: int, count: int, what: str) -> NDArray[np.int64]:
+    """`count` cells (depth, distance) evenly spread over the columns of one row."""
+    columns = grid[1]
+    if not 1 <= count <= columns:
+        raise ValueError(f"{count} {what} do not fit a row of {columns} cells, one a cell.")
+    if not 0 <= row < grid[0]:
+        raise ValueError(f"row {row} of the {what} lies outside the grid's {grid[0]} rows.")
+    at = np.linspace(0, columns - 1, count) if count > 1 else np.array([(columns - 1) / 2])
+    return np.stack([np.full(count, row), np.rint(at).astype(np.int64)], axis=-1)
