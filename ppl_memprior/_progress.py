@@ -1,0 +1,93 @@
+"""Progress of long work, on stderr, with an estimate of the time left.
+
+Loops in Python use `tqdm`; `scan_with_progress` gives the same bar to a compiled `jax.lax.scan`.
+`map_in_batches` is the loop that the forward solves of every method run in.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+BATCH_ELEMENTS = 2**24  # numbers that one batch of forward solves may hold: 64 MiB in float32
+BATCH_ITEMS = 512
+
+
+def scan_with_progress(
+    step: Callable[[Any, Any], tuple[Any, Any]],
+    carry: Any,
+    xs: jax.Array,
+    *,
+    description: str,
+    progress: bool,
+) -> tuple[Any, Any]:
+    """`jax.lax.scan` over the leading axis of `xs`, with a bar on stderr.
+
+    The scan is compiled once for a fortieth of its length and called on one piece after the
+    other, so that the bar moves and Ctrl-C is answered between the pieces. Call it outside
+    `jit`.
+
+    Args:
+        step: as for `jax.lax.scan`.
+        carry: the initial state, a pytree.
+        xs: inputs along the leading axis.
+        description: what the bar says.
+        progress: whether to show the bar.
+
+    Returns:
+        The final state and the outputs, stacked, as NumPy arrays.
+    """
+    piece = max(1, len(xs) // 40)
+    scan = jax.jit(lambda state, inputs: jax.lax.scan(step, state, inputs))
+    outputs = []
+    with tqdm(
+        total=len(xs), desc=description, file=sys.stderr, leave=False, disable=not progress
+    ) as bar:
+        for start in range(0, len(xs), piece):
+            carry, output = jax.block_until_ready(scan(carry, xs[start : start + piece]))
+            outputs.append(jax.tree.map(np.asarray, output))
+            bar.update(len(xs[start : start + piece]))
+    return carry, jax.tree.map(lambda *leaves: np.concatenate(leaves), *outputs)
+
+
+def map_in_batches(
+    function: Callable[[Any], Any],
+    xs: Any,
+    *,
+    elements_per_item: int,
+    description: str = "",
+    progress: bool = False,
+) -> Any:
+    """`jax.vmap(function)(xs)` in batches that bound the memory, with a bar on stderr.
+
+    Args:
+        function: JAX function of one item; may return a pytree.
+        xs: items along the leading axis; an array or a pytree of arrays.
+        elements_per_item: numbers that one item needs while it is worked on.
+        description: what the bar says.
+        progress: whether to show the bar.
+
+    Returns:
+        The results as NumPy arrays, stacked along a new leading axis, as if by one `vmap`.
+    """
+    count = len(jax.tree.leaves(xs)[0])
+    largest = max(1, min(BATCH_ITEMS, BATCH_ELEMENTS // max(1, elements_per_item)))
+    size = -(-count // -(-count // largest))  # batches of about one size, none larger
+    batched = jax.jit(jax.vmap(function))
+    parts = []
+    with tqdm(
+        total=count, desc=description, file=sys.stderr, leave=False, disable=not progress
+    ) as bar:
+        for start in range(0, count, size):
+            # one shape, one compilation: the last batch repeats the last item, dropped again
+            indices = np.minimum(np.arange(start, start + size), count - 1)
+            part = batched(jax.tree.map(lambda leaf, i=indices: leaf[i], xs))
+            kept = min(size, count - start)
+            parts.append(jax.tree.map(lambda leaf, k=kept: np.asarray(leaf)[:k], part))
+            bar.update(kept)
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)

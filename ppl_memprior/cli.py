@@ -1,0 +1,182 @@
+"""The command line: progress on stderr, the table on stdout, exit codes for scripts.
+
+0: done. 2: bad input, one line on stderr. 130: interrupted; what was finished is kept.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Compare posteriors under priors that were learned from few examples.",
+)
+demo_app = typer.Typer(no_args_is_help=True, help="Run a complete comparison on known problems.")
+app.add_typer(demo_app, name="demo")
+
+Out = Annotated[Path, typer.Option(help="Folder for draws and report: new, empty, or resumed.")]
+Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of the table.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]
+
+
+@demo_app.command("stylized")
+def demo_stylized(
+    out: Out = Path("runs/stylized"),
+    seed: Seed = 0,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """The one-dimensional problem of the paper: seconds, and no PyTorch."""
+
+    def work() -> list[dict[str, Any]]:
+        from ppl_memprior import demos, workspace
+
+        folder = workspace.check_folder(out)
+        return [_run(demos.stylized(seed), seed, folder, as_json, quiet)]
+
+    _guarded(work, out, as_json)
+
+
+@demo_app.command("fwi")
+def demo_fwi(
+    out: Out = Path("runs/fwi"),
+    examples: Annotated[
+        Path | None,
+        typer.Option(help="OpenFWI .npy file or folder to take the training examples from."),
+    ] = None,
+    seed: Seed = 1,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Full waveform inversion: generated models in two settings, or OpenFWI's."""
+    # on grids as small as these a second thread waits longer than it works
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+    def work() -> list[dict[str, Any]]:
+        from ppl_memprior import demos, workspace
+
+        folder = workspace.check_folder(out)
+        if examples is not None:
+            return [_run(demos.openfwi(examples, seed), seed, folder, as_json, quiet)]
+        collapsed = workspace.check_folder(out / "good-data")
+        return [
+            _run(demos.fwi(setting, seed), seed, where, as_json, quiet)
+            for setting, where in (
+                (demos.SEVERAL_EXAMPLES, folder),
+                (demos.ONE_EXAMPLE, collapsed),
+            )
+        ]
+
+    _guarded(work, out, as_json)
+
+
+@app.command("compare")
+def compare(
+    model: Annotated[str, typer.Argument(metavar="FILE.py:MODEL", help="A NumPyro model.")],
+    data: Annotated[Path, typer.Option(help=".npz file; its arrays are the model's arguments.")],
+    out: Out,
+    methods: Annotated[
+        str, typer.Option(help="Names, separated by commas.")
+    ] = "lookup,linearized,nuts,dps",
+    reference: Annotated[
+        str | None, typer.Option(help="Method to measure distances to; by default nuts, if run.")
+    ] = None,
+    num_samples: Annotated[int, typer.Option(help="Draws of each chain.")] = 1000,
+    num_warmup: Annotated[int, typer.Option(help="Adaptation steps of each chain.")] = 500,
+    num_chains: Annotated[int, typer.Option(help="Markov chains.")] = 4,
+    seed: Seed = 0,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Compare the posteriors of your own model."""
+
+    def work() -> list[dict[str, Any]]:
+        from ppl_memprior import demos, user_model, workspace
+        from ppl_memprior.comparison import Settings, check_methods
+
+        folder = workspace.check_folder(out)
+        names = tuple(name.strip() for name in methods.split(",") if name.strip())
+        problem = user_model.read_problem(model, data)
+        check_methods(problem, names)
+        chosen = reference or ("nuts" if "nuts" in names else None)
+        if chosen is not None and chosen not in names:
+            raise ValueError(f"the reference {chosen!r} is not among the methods {list(names)}")
+        study = demos.Study(
+            title=f"Posteriors of {model}",
+            problem=problem,
+            methods=names,
+            reference=chosen,
+            settings=Settings(
+                num_samples=num_samples, num_warmup=num_warmup, num_chains=num_chains
+            ),
+            notes={"model": model, "data": str(data), "seed": seed},
+        )
+        return [_run(study, seed, folder, as_json, quiet)]
+
+    _guarded(work, out, as_json)
+
+
+@app.command("report")
+def report(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a stored run.")],
+    as_json: AsJson = False,
+) -> None:
+    """Write the report of a stored run again."""
+
+    def work() -> list[dict[str, Any]]:
+        from ppl_memprior import workspace
+
+        comparison = workspace.render(directory)
+        return [_show(comparison, None, directory, as_json)]
+
+    _guarded(work, directory, as_json)
+
+
+def main() -> None:
+    """Entry point of the `ppl-memprior` command."""
+    app()
+
+
+def _run(study: Any, seed: int, folder: Path, as_json: bool, quiet: bool) -> dict[str, Any]:
+    from ppl_memprior import workspace
+
+    print(f"{study.title}: {', '.join(study.methods)} into {folder}", file=sys.stderr)
+    comparison = workspace.execute(study, seed, folder, progress=not quiet)
+    return _show(comparison, study.title, folder, as_json)
+
+
+def _show(comparison: Any, title: str | None, folder: Path, as_json: bool) -> dict[str, Any]:
+    page = folder / "report.html"
+    if not as_json:
+        heading = f"{title}\n\n" if title else ""
+        print(f"{heading}{comparison.to_text()}\n\nreport: {page}\n", flush=True)
+    return {"out": str(folder), "report": str(page), **json.loads(comparison.to_json())}
+
+
+def _guarded(work: Callable[[], list[dict[str, Any]]], out: Path, as_json: bool) -> None:
+    """Turn bad input into one line and exit code 2, and an interruption into 130."""
+    try:
+        results = work()
+    except (ValueError, ImportError, OSError) as error:
+        message = " ".join(str(error).split())
+        print(f"ppl-memprior: {message}", file=sys.stderr)
+        raise typer.Exit(2) from error
+    except KeyboardInterrupt as interrupt:
+        print(
+            f"\nppl-memprior: interrupted; finished methods are kept in {out}, the same command "
+            "goes on from there",
+            file=sys.stderr,
+        )
+        raise typer.Exit(130) from interrupt
+    if as_json:
+        print(json.dumps(results[0] if len(results) == 1 else results, indent=2))

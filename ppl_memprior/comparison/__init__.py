@@ -1,0 +1,16 @@
+"""Many posteriors of one problem: run them, compare them, report."""
+
+from ppl_memprior.comparison.compare import Comparison, compare
+from ppl_memprior.comparison.convert import load_trees, save_trees
+from ppl_memprior.comparison.run import METHODS, Settings, check_methods, run
+
+__all__ = [
+    "METHODS",
+    "Comparison",
+    "Settings",
+    "check_methods",
+    "compare",
+    "load_trees",
+    "run",
+    "save_trees",
+]

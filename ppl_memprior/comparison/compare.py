@@ -1,0 +1,161 @@
+"""Many posteriors in one table with a verdict: what `ppl_memprior.compare` returns.
+
+Numbers and sentences come from `ppl_memprior.diagnostics`, figures from `plots.py`, the page
+from `html.py`; this module puts them together.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import xarray as xr
+from matplotlib.figure import Figure
+
+from ppl_memprior.comparison import html, plots
+from ppl_memprior.diagnostics import PosteriorSummary, Verdict, summarize, verdicts
+
+# column of the table: attribute of the summary, how it is written
+COLUMNS: dict[str, tuple[str, str]] = {
+    "draws": ("draws", "d"),
+    "ESS": ("ess", ".0f"),
+    "R-hat": ("rhat", ".3f"),
+    "MCSE/sd": ("relative_mcse", ".3f"),
+    "log evidence": ("log_evidence", ".2f"),
+    "chi2/m": ("reduced_chi_square", ".3f"),
+    "misfit z": ("misfit_z", "+.1f"),
+    "examples": ("effective_examples", ".2f"),
+    "NN ratio": ("nearest_ratio", ".2f"),
+    "distance": ("distance", ".3f"),
+    "seconds": ("seconds", ".1f"),
+    "forwards": ("forward_evaluations", ",d"),
+    "gradients": ("gradient_evaluations", ",d"),
+}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A comparison of posteriors of one problem.
+
+    Attributes:
+        runs: the posteriors, by name, as `ppl_memprior.run` returned them.
+        reference: name of the posterior that distances are measured to, or None.
+        summaries: one `PosteriorSummary` for each posterior.
+        verdicts: sentences, the most important first, the advice last.
+    """
+
+    runs: Mapping[str, xr.DataTree]
+    reference: str | None
+    summaries: tuple[PosteriorSummary, ...]
+    verdicts: tuple[Verdict, ...]
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """One row a posterior, indexed by its name; numbers, NaN where one does not apply."""
+        rows = {
+            s.method: {column: getattr(s, name) for column, (name, _) in COLUMNS.items()}
+            for s in self.summaries
+        }
+        return pd.DataFrame.from_dict(rows, orient="index").rename_axis("posterior")
+
+    def to_text(self) -> str:
+        """The table and the verdict for a terminal."""
+        body = self.formatted_rows()
+        header = ["posterior", *COLUMNS]
+        widths = [max(len(row[i]) for row in [header, *body]) for i in range(len(header))]
+        lines = [
+            "  ".join(
+                cell.ljust(width) if i == 0 else cell.rjust(width)
+                for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+            )
+            for row in [header, *body]
+        ]
+        if self.reference is not None:
+            lines.append(f"distance: scaled energy distance to {self.reference}, between 0 and 1")
+        marks = {"conflict": "!!", "warning": "! ", "good": "ok", "note": "- "}
+        lines += ["", "Verdict", *(f"{marks[v.level]} {v.text}" for v in self.verdicts)]
+        return "\n".join(lines)
+
+    def formatted_rows(self) -> list[list[str]]:
+        """The table's cells as text, each row beginning with the posterior's name."""
+        return [
+            [s.method, *(_cell(getattr(s, name), how) for name, how in COLUMNS.values())]
+            for s in self.summaries
+        ]
+
+    def to_json(self) -> str:
+        """Summaries and verdicts for machines; numbers that do not apply are null."""
+        content = {
+            "reference": self.reference,
+            "posteriors": [
+                {key: _json_value(value) for key, value in asdict(s).items()}
+                for s in self.summaries
+            ],
+            "verdicts": [v._asdict() for v in self.verdicts],
+        }
+        return json.dumps(content, indent=2)
+
+    def figures(self) -> dict[str, Figure]:
+        """The figures of the report, by name; those that have nothing to show are left out."""
+        return plots.figures(self.runs, self.reference)
+
+    def to_html(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        title: str = "Posterior comparison",
+        notes: Mapping[str, Any] | None = None,
+    ) -> Path:
+        """Write the report as one self-contained HTML file.
+
+        Args:
+            path: where to; replaced only by a complete file.
+            title: its heading.
+            notes: provenance to print at its end, name and value.
+
+        Returns:
+            The path.
+        """
+        return html.write(
+            path,
+            title=title,
+            verdicts=self.verdicts,
+            header=["posterior", *COLUMNS],
+            rows=self.formatted_rows(),
+            reference=self.reference,
+            figures=self.figures(),
+            notes=notes or {},
+        )
+
+
+def compare(runs: Mapping[str, xr.DataTree], reference: str | None = None) -> Comparison:
+    """Compare posteriors of one problem.
+
+    Args:
+        runs: posteriors by name, as `ppl_memprior.run` returns them.
+        reference: name of the one that distances are measured to; None leaves them out.
+
+    Raises:
+        ValueError: no posterior, or a reference that is not among them.
+    """
+    if not runs:
+        raise ValueError("compare needs at least one posterior; got none")
+    if reference is not None and reference not in runs:
+        raise ValueError(f"reference {reference!r} is not among the posteriors {list(runs)}")
+    base = runs[reference] if reference is not None else None
+    summaries = tuple(summarize(name, tree, base) for name, tree in runs.items())
+    return Comparison(runs, reference, summaries, tuple(verdicts(summaries, reference)))
+
+
+def _cell(value: float, how: str) -> str:
+    return "-" if isinstance(value, float) and math.isnan(value) else format(value, how)
+
+
+def _json_value(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value

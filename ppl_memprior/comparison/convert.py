@@ -1,0 +1,235 @@
+"""Draws of a method into a labelled `DataTree`, and trees to and from one NetCDF file.
+
+Every tree carries what its report needs: the draws, their statistics, the examples, the truth if
+it is known, and where it came from. `compare.py` reads trees and never asks a method again.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+from jax.typing import ArrayLike
+
+from ppl_memprior._files import complete_or_nothing
+from ppl_memprior._progress import map_in_batches
+from ppl_memprior.diagnostics import nearest_examples
+from ppl_memprior.distributions import MemorizedPrior
+from ppl_memprior.problem import InverseProblem
+
+FIELD_DIMS = ("depth", "distance")
+
+
+@dataclass(frozen=True)
+class Draws:
+    """What a method hands over: draws of the latent sites, and what it knows of itself.
+
+    Attributes:
+        latents: each latent site's draws, shape (chains, draws, *event_shape).
+        independent: the draws are independent, not a Markov chain.
+        sample_stats: further numbers of each draw, shape (chains, draws).
+        example_weights: exact or closed-form posterior weights of the examples, shape (N,).
+        attrs: scalars to keep with the draws (log_evidence, evaluation counts, ...).
+    """
+
+    latents: Mapping[str, ArrayLike]
+    independent: bool
+    sample_stats: Mapping[str, ArrayLike] = field(default_factory=dict)
+    example_weights: ArrayLike | None = None
+    attrs: Mapping[str, Any] = field(default_factory=dict)
+
+
+def to_datatree(
+    problem: InverseProblem,
+    draws: Draws,
+    *,
+    truth: ArrayLike | Mapping[str, ArrayLike] | None = None,
+    coords: Mapping[str, ArrayLike] | None = None,
+    units: Mapping[str, str] | None = None,
+    progress: bool = False,
+) -> xr.DataTree:
+    """Label the draws and add what is derived from them.
+
+    Args:
+        problem: where the draws come from.
+        draws: a method's result.
+        truth: the true value of the prior's site, where it is known; or of several sites, by
+            name, where a deterministic site's truth is not what the prior's site gives.
+        coords: coordinate values of dimensions, `depth` and `distance` in metres, say.
+        units: of sites, by their names.
+        progress: show a bar over the forward solves, on stderr.
+
+    Returns:
+        A tree with the groups `posterior` (the latent and deterministic sites), `sample_stats`
+        (with `chi_square`, `nearest_example`, `nearest_ratio`, and the method's own),
+        `examples` (the prior's site and deterministic sites at each example, `prior_weight`,
+        `mean_responsibility`, `posterior_weight` where the method has it) and `truth`.
+    """
+    latents = {name: np.asarray(value) for name, value in draws.latents.items()}
+    x = latents[problem.prior_name]
+    chains = x.shape[:2]
+    flat = {name: value.reshape(-1, *value.shape[2:]) for name, value in latents.items()}
+    derived = _at_draws(problem, flat, progress)
+    responsibility = derived.pop("responsibilities").mean(axis=0)
+    index, ratio = nearest_examples(flat[problem.prior_name], problem.examples)
+    stats: dict[str, Any] = dict(draws.sample_stats)
+    stats["nearest_example"], stats["nearest_ratio"] = index, ratio
+    if "chi_square" in derived:
+        stats["chi_square"] = derived.pop("chi_square")
+
+    posterior = {**latents, **{n: v.reshape(*chains, *v.shape[1:]) for n, v in derived.items()}}
+    fields = [np.shape(value)[2:] for value in posterior.values() if np.ndim(value) == 4]
+
+    def group(values: Mapping[str, Any], *lead: str) -> xr.Dataset:
+        arrays = {
+            name: (_dims(name, value, lead, fields[0] if fields else None), np.asarray(value))
+            for name, value in values.items()
+        }
+        dataset = xr.Dataset(arrays)
+        for name, unit in (units or {}).items():
+            if name in dataset:
+                dataset[name].attrs["units"] = unit
+        known = {dim: np.asarray(c) for dim, c in (coords or {}).items() if dim in dataset.dims}
+        known |= {dim: np.arange(dataset.sizes[dim]) for dim in lead}
+        return dataset.assign_coords(known)
+
+    examples: dict[str, Any] = dict(_at_fields(problem, problem.examples))
+    examples["prior_weight"] = np.exp(np.asarray(problem.prior.log_weights))
+    examples["mean_responsibility"] = responsibility
+    if draws.example_weights is not None:
+        examples["posterior_weight"] = draws.example_weights
+    groups = {
+        "/posterior": group(posterior, "chain", "draw"),
+        "/sample_stats": group(
+            {name: np.reshape(value, chains) for name, value in stats.items()}, "chain", "draw"
+        ),
+        "/examples": group(examples, "example"),
+    }
+    if truth is not None:
+        known_truth = truth if isinstance(truth, Mapping) else {problem.prior_name: truth}
+        at_truth = _at_fields(problem, jnp.asarray(known_truth[problem.prior_name])[None])
+        groups["/truth"] = group({**{n: v[0] for n, v in at_truth.items()}, **known_truth})
+    tree = xr.DataTree.from_dict(groups)
+    tree.attrs.update(
+        {
+            "prior_site": problem.prior_name,
+            "num_data": problem.num_data,
+            "latent_sites": " ".join(latents),
+            "independent_draws": int(draws.independent),
+            **_bandwidth(problem),
+            **draws.attrs,
+        }
+    )
+    return tree
+
+
+def _bandwidth(problem: InverseProblem) -> dict[str, float]:
+    if isinstance(problem.prior, MemorizedPrior):
+        return {"bandwidth": 0.0}
+    return {} if problem.extra_latents else {"bandwidth": float(problem.prior.sigma)}
+
+
+def _at_fields(problem: InverseProblem, x: jax.Array) -> dict[str, np.ndarray]:
+    """The prior's site and the deterministic sites it alone decides, at each of x."""
+    values = {problem.prior_name: np.asarray(x)}
+    if problem.deterministic_names and not problem.extra_latents:
+        values |= map_in_batches(problem.deterministics, x, elements_per_item=problem.num_data)
+    return values
+
+
+def _at_draws(
+    problem: InverseProblem, latents: dict[str, np.ndarray], progress: bool
+) -> dict[str, np.ndarray]:
+    """Deterministic sites, responsibilities and chi-square of each draw.
+
+    Draws that repeat an earlier one (every draw of a lookup does) are not solved for again.
+    """
+    names = list(latents)
+    rows = np.concatenate([latents[name].reshape(len(latents[name]), -1) for name in names], 1)
+    _, first, inverse = np.unique(rows, axis=0, return_index=True, return_inverse=True)
+
+    def derive(values: dict[str, jax.Array]) -> dict[str, jax.Array]:
+        others = {name: values[name] for name in problem.extra_latents}
+        x = values[problem.prior_name]
+        out = dict(problem.deterministics(x, **others))
+        out["responsibilities"] = problem.prior_given(**others).responsibilities(x)
+        if problem.has_residual:
+            out["chi_square"] = jnp.sum(problem.residual(x, **others) ** 2)
+        return out
+
+    unique = {name: jnp.asarray(latents[name][first]) for name in names}
+    derived = map_in_batches(
+        derive,
+        unique,
+        elements_per_item=problem.num_data + rows.shape[1],
+        description="forward solves at the draws",
+        progress=progress,
+    )
+    return {name: value[inverse.ravel()] for name, value in derived.items()}
+
+
+def _dims(
+    name: str, value: Any, lead: tuple[str, ...], field_shape: tuple[int, ...] | None
+) -> tuple[str, ...]:
+    """Dimension names: `depth` and `distance` for fields on the problem's grid."""
+    shape = np.shape(value)[len(lead) :]
+    if shape == field_shape:
+        return (*lead, *FIELD_DIMS)
+    return (*lead, *(f"{name}_dim_{i}" for i in range(len(shape))))
+
+
+def save_trees(trees: Mapping[str, xr.DataTree], path: str | os.PathLike[str]) -> Path:
+    """Write all trees as one NetCDF file, whole or not at all.
+
+    Args:
+        trees: by the method's name; each becomes a group of that name.
+        path: where to; an existing file is replaced only by a complete one.
+
+    Returns:
+        The path.
+    """
+    with complete_or_nothing(path) as temporary:
+        xr.DataTree.from_dict(dict(trees)).to_netcdf(temporary, engine="h5netcdf")
+    return Path(path)
+
+
+def load_trees(path: str | os.PathLike[str]) -> dict[str, xr.DataTree]:
+    """Read what `save_trees` wrote.
+
+    Raises:
+        ValueError: the file is missing, not NetCDF, or holds no draws.
+    """
+    try:
+        with xr.open_datatree(path, engine="h5netcdf") as root:
+            root.load()
+            trees = {
+                name: xr.DataTree.from_dict(
+                    {key.removeprefix(child.path) or "/": ds for key, ds in _datasets(child)}
+                )
+                for name, child in root.children.items()
+            }
+            for name, child in root.children.items():
+                trees[name].attrs.update({k: _plain(v) for k, v in child.attrs.items()})
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(f"{os.fspath(path)} cannot be read as stored draws: {error}") from error
+    if not trees or any("posterior" not in tree.children for tree in trees.values()):
+        raise ValueError(f"{os.fspath(path)} holds no posterior draws")
+    return trees
+
+
+def _datasets(tree: xr.DataTree) -> list[tuple[str, xr.Dataset]]:
+    return [(node.path, node.to_dataset(inherit=False)) for node in tree.subtree]
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value
+
+
+__all__ = ["Draws", "load_trees", "save_trees", "to_datatree"]

@@ -1,0 +1,85 @@
+"""The report as one HTML file: table, verdict and figures, with nothing to fetch."""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from matplotlib.figure import Figure
+
+from ppl_memprior._files import complete_or_nothing
+from ppl_memprior.diagnostics import Verdict
+
+CAPTIONS = {
+    "misfit": "Does each posterior explain the data? Inside the grey band the misfit is what the "
+    "noise allows; to the right of it no draw explains the data (prior-data conflict).",
+    "fields": "Posterior mean (top) and standard deviation (bottom) of each method, beside the "
+    "truth, where it is known, and the training example nearest to it.",
+    "weights": "Weight of each training example: mean responsibility of the draws. One bar at "
+    "one is a lookup.",
+    "marginals": "Marginals of the coordinates that vary most, each scaled to the same height; "
+    "stems are draws that repeat single values.",
+    "chains": "Nearest training example along each chain. Chains that stay with different "
+    "examples have not mixed: their weights are those of the starting points.",
+}
+
+
+def write(
+    path: str | os.PathLike[str],
+    *,
+    title: str,
+    verdicts: Sequence[Verdict],
+    header: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    reference: str | None,
+    figures: Mapping[str, Figure],
+    notes: Mapping[str, Any],
+) -> Path:
+    """Render the page and put it in place only when it is complete.
+
+    Args:
+        path: the file.
+        title: heading of the page.
+        verdicts: the sentences, in order.
+        header, rows: the table, as text.
+        reference: posterior that distances are measured to, or None.
+        figures: by name; `CAPTIONS` has their captions.
+        notes: provenance, name and value.
+
+    Returns:
+        The path.
+    """
+    template = resources.files("ppl_memprior.comparison").joinpath("templates/report.html")
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    page = environment.from_string(template.read_text(encoding="utf-8")).render(
+        title=title,
+        verdicts=verdicts,
+        header=header,
+        rows=rows,
+        reference=reference,
+        figures=[
+            {"name": name, "caption": CAPTIONS[name], "png": _png(figure)}
+            for name, figure in figures.items()
+        ],
+        notes=notes,
+    )
+    return write_text(path, page)
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> Path:
+    """Write a text file, whole or not at all."""
+    with complete_or_nothing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return Path(path)
+
+
+def _png(figure: Figure) -> str:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=130)
+    return base64.b64encode(buffer.getvalue()).decode("ascii")

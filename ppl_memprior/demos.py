@@ -1,0 +1,269 @@
+"""The problems that the command line demonstrates: one small, one full waveform inversion.
+
+Each function builds a complete problem with its truth, labels and settings; running, storing
+and reporting it is left to `workspace.py` and `cli.py`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+
+from ppl_memprior import forward
+from ppl_memprior.comparison import Settings
+from ppl_memprior.datasets import load_openfwi
+from ppl_memprior.distributions import DiffusionMixturePrior
+from ppl_memprior.problem import InverseProblem
+
+ALL_METHODS = ("lookup", "linearized", "nuts", "dps")
+
+
+@dataclass(frozen=True)
+class Study:
+    """A problem with everything that a comparison of its posteriors wants to know.
+
+    Attributes:
+        title: heading of the report.
+        problem: the inverse problem.
+        methods: names of the methods to run.
+        reference: the one that distances are measured to, or None.
+        settings: how long each works.
+        truth: true value of the prior's site, or None.
+        coords, units: labels for the draws.
+        notes: what to print as provenance, name and value.
+    """
+
+    title: str
+    problem: InverseProblem
+    methods: tuple[str, ...]
+    reference: str | None
+    settings: Settings
+    truth: Any = None
+    coords: Mapping[str, Any] = field(default_factory=dict)
+    units: Mapping[str, str] = field(default_factory=dict)
+    notes: Mapping[str, Any] = field(default_factory=dict)
+
+
+def stylized(seed: int) -> Study:
+    """The one-dimensional problem y = x + 0.3 x^3 + noise with five examples.
+
+    The observation is 0, where two examples explain it about equally well; the bandwidth is 0.3.
+    """
+    examples = jnp.asarray(forward.stylized.EXAMPLES, jnp.float32)
+    noise, bandwidth = float(forward.stylized.NOISE), 0.3
+    prior = DiffusionMixturePrior(examples, bandwidth)
+
+    def model(data: Any = None) -> None:
+        x = numpyro.sample("x", prior)
+        numpyro.sample("y", dist.Normal(forward.stylized.cubic(x), noise), obs=data)
+
+    return Study(
+        title="One-dimensional stylized problem",
+        problem=InverseProblem(model, data=0.0),
+        methods=ALL_METHODS,
+        reference="nuts",
+        settings=Settings(num_samples=2500, num_warmup=1000, num_diffusion_samples=1000),
+        notes={
+            "forward operator": "x + 0.3 x^3",
+            "noise": noise,
+            "bandwidth sigma": bandwidth,
+            "seed": seed,
+        },
+    )
+
+
+# the generated full waveform inversion: a box of 1 km with smooth random velocities
+FWI_SHAPE = (16, 16)
+FWI_SPACING = 60.0  # m
+FWI_VELOCITY = (1600.0, 3600.0)  # m/s, never left
+FWI_TERMS = 6
+FWI_EXAMPLES = 50
+
+
+@dataclass(frozen=True)
+class FwiSetting:
+    """What makes one generated inversion differ from another.
+
+    Attributes:
+        title: heading of the report.
+        noise_fraction: standard deviation of the noise, relative to the data's peak.
+        bandwidth: the prior's sigma, in standard deviations of a latent.
+        methods: what to run.
+        reference: what to measure distances to.
+    """
+
+    title: str
+    noise_fraction: float
+    bandwidth: float
+    methods: tuple[str, ...]
+    reference: str
+
+
+SEVERAL_EXAMPLES = FwiSetting("Full waveform inversion, noisy data", 0.4, 0.3, ALL_METHODS, "nuts")
+ONE_EXAMPLE = FwiSetting(
+    "Full waveform inversion, good data: the lookup collapses",
+    0.05,
+    0.3,
+    ("lookup", "linearized", "dps"),
+    "linearized",
+)
+
+
+def fwi(setting: FwiSetting, seed: int) -> Study:
+    """Generated full waveform inversion: transmission through random velocity models.
+
+    The unknown is the latent of a Karhunen-Loeve expansion with smooth covariance; the training
+    examples are 50 draws of it, the truth is another draw.
+
+    Args:
+        setting: noise and bandwidth.
+        seed: of the examples, the truth and the noise.
+    """
+    survey = forward.Survey.transmission(
+        FWI_SHAPE, num_shots=1, num_receivers=8, peak_frequency=4.4, dt=0.006, num_times=135
+    )
+    wave = forward.ScalarWave(survey, FWI_SPACING, max_velocity=FWI_VELOCITY[1], pml_width=6)
+    velocity = forward.KarhunenLoeve(
+        FWI_SHAPE,
+        FWI_SPACING,
+        correlation_length=300.0,
+        num_terms=FWI_TERMS,
+        mean=2500.0,
+        std=150.0,
+        bounds=FWI_VELOCITY,
+    )
+    example_key, truth_key, noise_key = jax.random.split(jax.random.key(seed), 3)
+    truth = jax.random.normal(truth_key, (FWI_TERMS,))
+    study = _field_study(
+        setting.title,
+        wave,
+        velocity,
+        examples=jax.random.normal(example_key, (FWI_EXAMPLES, FWI_TERMS)),
+        bandwidth=setting.bandwidth,
+        truth={"z": truth, "velocity": velocity(truth)},
+        noise_fraction=setting.noise_fraction,
+        noise_key=noise_key,
+        notes={
+            "examples": f"{FWI_EXAMPLES} Karhunen-Loeve latents of {FWI_TERMS} terms",
+            "seed": seed,
+        },
+    )
+    return replace(study, methods=setting.methods, reference=setting.reference)
+
+
+# OpenFWI's models at a third of their resolution, with its survey thinned out to match
+OPENFWI_EXAMPLES = 50
+OPENFWI_STRIDE = 3
+OPENFWI_SPACING = 10.0  # m, of the models as they are
+OPENFWI_COMPONENTS = 12
+OPENFWI_VELOCITY = 5000.0  # m/s; the models end at 4500, draws around them may go beyond
+
+
+def openfwi(path: str | os.PathLike[str], seed: int) -> Study:
+    """Full waveform inversion with OpenFWI velocity models as training examples.
+
+    The first 50 models are the examples and the next one is the truth. The unknown are their
+    scores on 20 principal components, scaled so that distances between scores are
+    root-mean-square velocity differences in m/s. The data come from the true model itself, which
+    is not in the span of the components.
+
+    Args:
+        path: an OpenFWI `.npy` file of velocity models, or a folder of them.
+        seed: of the noise.
+
+    Raises:
+        ValueError: not OpenFWI models, or fewer than 51 of them.
+    """
+    models = load_openfwi(path, max_models=OPENFWI_EXAMPLES + 1)
+    if len(models) <= OPENFWI_EXAMPLES:
+        raise ValueError(
+            f"{os.fspath(path)} holds {len(models)} models; the demonstration needs "
+            f"{OPENFWI_EXAMPLES} training examples and one more for the truth"
+        )
+    coarse = models[:, ::OPENFWI_STRIDE, ::OPENFWI_STRIDE]
+    shape = coarse.shape[1:]
+    spacing = OPENFWI_SPACING * OPENFWI_STRIDE
+    survey = forward.Survey.surface(
+        shape, num_shots=2, num_receivers=12, peak_frequency=6.0, dt=0.0035, num_times=250
+    )
+    wave = forward.ScalarWave(survey, spacing, max_velocity=OPENFWI_VELOCITY, pml_width=8)
+    components = forward.PrincipalComponents.fit(coarse[:-1], OPENFWI_COMPONENTS)
+    size = np.sqrt(np.mean(components.basis**2, axis=(1, 2)))  # m/s of one unit of each latent
+
+    def velocity(scores: jax.Array) -> jax.Array:
+        return components(scores / size.astype(np.float32))
+
+    scores = jnp.stack([components.encode(model) for model in coarse]) * size.astype(np.float32)
+    return _field_study(
+        f"Full waveform inversion on {os.path.basename(os.path.normpath(path))}",
+        wave,
+        velocity,
+        examples=scores[:-1],
+        bandwidth=30.0,
+        truth={"z": scores[-1], "velocity": coarse[-1]},
+        noise_fraction=0.2,
+        noise_key=jax.random.key(seed),
+        notes={
+            "examples": f"the first {OPENFWI_EXAMPLES} models of {os.path.basename(path)}, "
+            f"every {OPENFWI_STRIDE}rd cell, as {OPENFWI_COMPONENTS} principal components",
+            "truth": f"model {OPENFWI_EXAMPLES}, itself no example",
+            "variance explained": f"{components.explained_variance_ratio.sum():.3f}",
+            "seed": seed,
+        },
+    )
+
+
+def _field_study(
+    title: str,
+    wave: forward.ScalarWave,
+    velocity: Callable[[jax.Array], jax.Array],
+    *,
+    examples: jax.Array,
+    bandwidth: float,
+    truth: Mapping[str, Any],
+    noise_fraction: float,
+    noise_key: jax.Array,
+    notes: Mapping[str, Any],
+) -> Study:
+    """Data from the true field with white noise, and the model that inverts them for latents."""
+    clean = wave(jnp.asarray(truth["velocity"]))
+    noise = noise_fraction * float(jnp.abs(clean).max())
+    data = clean + noise * jax.random.normal(noise_key, clean.shape, clean.dtype)
+    prior = DiffusionMixturePrior(examples, bandwidth)
+
+    def model(data: Any = None) -> None:
+        z = numpyro.sample("z", prior)
+        field = numpyro.deterministic("velocity", velocity(z))
+        numpyro.sample("data", dist.Normal(wave(field), noise).to_event(3), obs=data)
+
+    depth, distance = (np.arange(cells) * wave.grid_spacing for cells in wave.input_shape)
+    shots, receivers, times = wave.shape
+    return Study(
+        title=title,
+        problem=InverseProblem(model, data=data),
+        methods=ALL_METHODS,
+        reference="nuts",
+        settings=Settings(
+            num_samples=100, num_warmup=80, num_diffusion_samples=32, num_diffusion_steps=60
+        ),
+        truth=truth,
+        coords={"depth": depth, "distance": distance},
+        units={"velocity": "m/s"},
+        notes={
+            **notes,
+            "survey": f"{shots} shots, {receivers} receivers, {times} samples of "
+            f"{wave.survey.dt:g} s, Ricker wavelet of {wave.survey.peak_frequency:g} Hz",
+            "grid": f"{wave.input_shape[0]} x {wave.input_shape[1]} cells of "
+            f"{wave.grid_spacing:g} m",
+            "noise": f"{100 * noise_fraction:g} % of the data's peak",
+            "bandwidth sigma": bandwidth,
+        },
+    )

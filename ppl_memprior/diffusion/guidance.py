@@ -1,0 +1,80 @@
+"""How the data enter a reverse diffusion step: the gradient through the denoiser.
+
+Diffusion posterior sampling (DPS; Chung, Kim, McCann, Klasky & Ye 2023, "Diffusion Posterior
+Sampling for General Noisy Inverse Problems") replaces the intractable p(data | x_t) by
+p(data | E[x_0 | x_t]). That is an approximation: its draws are not draws from the posterior.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from ppl_memprior._progress import map_in_batches
+from ppl_memprior.problem import InverseProblem
+
+
+class Guidance(NamedTuple):
+    """One evaluation of the DPS guidance.
+
+    Attributes:
+        denoised: E[x_0 | x_t] under the prior, shape `event_shape`.
+        residual_norm: norm of the whitened residual at `denoised`.
+        gradient: its gradient with respect to x_t; zero where it is not finite.
+    """
+
+    denoised: jax.Array
+    residual_norm: jax.Array
+    gradient: jax.Array
+
+
+class GuidanceScale(NamedTuple):
+    """Spread of the examples and of their predicted data, which make the step unit-free.
+
+    Attributes:
+        model: root-mean-square distance of the examples from their mean.
+        data: root-mean-square distance of their whitened predictions from their mean.
+    """
+
+    model: jax.Array
+    data: jax.Array
+
+
+def dps_guidance(problem: InverseProblem, x: jax.Array, sigma: jax.Array) -> Guidance:
+    """Denoise x at noise level sigma, and differentiate the data misfit through the denoiser.
+
+    Args:
+        problem: an inverse problem with a residual.
+        x: noisy model, shape `event_shape`.
+        sigma: its noise level, a positive scalar.
+    """
+
+    def misfit(noisy: jax.Array) -> tuple[jax.Array, jax.Array]:
+        denoised = problem.prior.denoise(noisy, 1.0, sigma)
+        squared = jnp.sum(problem.residual(denoised) ** 2)
+        return jnp.sqrt(jnp.maximum(squared, jnp.finfo(squared.dtype).tiny)), denoised
+
+    (norm, denoised), gradient = jax.value_and_grad(misfit, has_aux=True)(x)
+    usable = jnp.isfinite(norm) & jnp.all(jnp.isfinite(gradient))
+    return Guidance(denoised, norm, jnp.where(usable, gradient, 0.0))
+
+
+def guidance_scale(problem: InverseProblem, *, progress: bool = False) -> GuidanceScale:
+    """Measure the spread of the examples and of their predictions, by N forward solves."""
+    residuals = map_in_batches(
+        problem.residual,
+        problem.examples,
+        elements_per_item=problem.num_data,
+        description="dps: forward solves",
+        progress=progress,
+    )
+    return GuidanceScale(_spread(problem.examples), _spread(jnp.asarray(residuals)))
+
+
+def _spread(points: jax.Array) -> jax.Array:
+    flat = points.reshape(len(points), -1)
+    squared = jnp.sum((flat - flat.mean(axis=0)) ** 2, axis=1)
+    spread = jnp.sqrt(jnp.nanmean(squared))
+    return jnp.where(spread > 0, spread, 1.0)

@@ -1,0 +1,65 @@
+"""Noise levels of the reverse diffusion: from far wider than the examples down to none.
+
+Variance exploding: x_t = x_0 + sigma_t e, alpha = 1 throughout, which keeps the examples' own
+units. What is done between two levels is left to `samplers.py`.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+
+def polynomial_levels(
+    largest: float, smallest: float, num_steps: int, *, rho: float = 7.0
+) -> jax.Array:
+    """Decreasing noise levels, spaced evenly in the power 1/rho, with a last level of zero.
+
+    Args:
+        largest, smallest: first and last positive level, in the unit of the examples.
+        num_steps: number of steps between levels, at least 2.
+        rho: larger values put more levels near the smallest one.
+
+    Returns:
+        The levels, shape (num_steps + 1,); the last is 0.
+
+    Source: Karras, Aittala, Aila & Laine (2022), "Elucidating the Design Space of
+    Diffusion-Based Generative Models", equation 5.
+    """
+    if num_steps < 2 or not largest > smallest > 0:
+        raise ValueError(
+            f"noise levels need largest > smallest > 0 and at least 2 steps, got largest "
+            f"{largest}, smallest {smallest}, {num_steps} steps"
+        )
+    ramp = jnp.linspace(0.0, 1.0, num_steps)
+    ends = largest ** (1 / rho), smallest ** (1 / rho)
+    return jnp.append((ends[0] + ramp * (ends[1] - ends[0])) ** rho, 0.0)
+
+
+def levels_for(examples: jax.Array, bandwidth: float, num_steps: int) -> jax.Array:
+    """Levels that start where all examples look alike and end well below what tells them apart.
+
+    Args:
+        examples: shape (N, *event_shape).
+        bandwidth: the prior's standard deviation around an example; 0 for a memorized prior,
+            where a hundredth of the smallest distance between two examples takes its place.
+        num_steps: number of steps between levels.
+
+    Returns:
+        The levels, shape (num_steps + 1,).
+    """
+    flat = examples.reshape(len(examples), -1)
+    radius = float(jnp.max(jnp.linalg.norm(flat - flat.mean(axis=0), axis=1)))
+    radius = radius or bandwidth or 1.0  # one example, or all alike
+    if bandwidth > 0:
+        smallest = 0.03 * bandwidth
+    else:
+        gaps = jax.lax.map(lambda x: _nearest_gap(x, flat), flat)
+        gap = float(jnp.min(jnp.where(gaps > 0, gaps, jnp.inf)))
+        smallest = 0.01 * (gap if jnp.isfinite(gap) else radius)
+    return polynomial_levels(2.0 * max(radius, bandwidth), smallest, num_steps)
+
+
+def _nearest_gap(x: jax.Array, flat: jax.Array) -> jax.Array:
+    distances = jnp.linalg.norm(flat - x, axis=1)
+    return jnp.min(jnp.where(distances > 0, distances, jnp.inf))

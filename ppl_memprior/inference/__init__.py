@@ -1,0 +1,23 @@
+"""From an inverse problem to its posterior: closed forms and Markov chain Monte Carlo."""
+
+from ppl_memprior.inference.linearize import (
+    ComponentReport,
+    LinearizedPosterior,
+    check_linearize,
+    linearize,
+)
+from ppl_memprior.inference.lookup import LookupPosterior, check_lookup, lookup
+from ppl_memprior.inference.nuts import NutsResult, check_nuts, nuts
+
+__all__ = [
+    "ComponentReport",
+    "LinearizedPosterior",
+    "LookupPosterior",
+    "NutsResult",
+    "check_linearize",
+    "check_lookup",
+    "check_nuts",
+    "linearize",
+    "lookup",
+    "nuts",
+]

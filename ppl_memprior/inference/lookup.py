@@ -1,0 +1,102 @@
+"""The exact posterior under a memorized prior: the training examples with other weights.
+
+Under p(x) = sum_n pi_n delta(x - x_n) Bayes' rule leaves the examples where they are and
+multiplies their weights by their likelihoods, whatever the forward operator and the noise
+(Siahkoohi & Sabeddu, arXiv:2603.19629). N forward solves, no approximation.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ppl_memprior._progress import map_in_batches
+from ppl_memprior.distributions import MemorizedPrior
+from ppl_memprior.problem import InverseProblem
+
+
+class LookupPosterior(MemorizedPrior):
+    """A `MemorizedPrior` with posterior weights, and what was computed on the way.
+
+    Attributes:
+        log_evidence: log p(data) under the memorized prior (scalar).
+        log_likelihoods: log p(data | x_n), shape (N,).
+        num_forward_evaluations: forward solves made.
+        num_gradient_evaluations: none.
+    """
+
+    pytree_data_fields = ("log_evidence", "log_likelihoods")
+    pytree_aux_fields = ("num_forward_evaluations", "num_gradient_evaluations")
+
+    def __init__(
+        self,
+        examples: jax.Array,
+        log_weights: jax.Array,
+        log_likelihoods: jax.Array,
+        *,
+        validate_args: bool | None = None,
+    ) -> None:
+        joint = log_weights + log_likelihoods
+        self.log_evidence = jax.nn.logsumexp(joint)
+        self.log_likelihoods = log_likelihoods
+        self.num_forward_evaluations = len(log_likelihoods)
+        self.num_gradient_evaluations = 0
+        super().__init__(examples, jax.nn.softmax(joint), validate_args=validate_args)
+
+
+def lookup(problem: InverseProblem, *, progress: bool = False) -> LookupPosterior:
+    """Reweight the training examples by their likelihoods.
+
+    For a `DiffusionMixturePrior` this is the posterior of its memorized limit (bandwidth zero,
+    the same examples and weights).
+
+    Args:
+        problem: any inverse problem without extra latent sites.
+        progress: show a bar over the forward solves, on stderr.
+
+    Returns:
+        A `MemorizedPrior` over the same examples with weights
+        softmax_n(log pi_n + log p(data | x_n)), which also carries `log_evidence` and
+        `log_likelihoods`.
+
+    Raises:
+        ValueError: extra latent sites; non-finite forward output (which examples, how many);
+            data that no example can explain at all.
+    """
+    check_lookup(problem)
+    log_likelihoods = jnp.asarray(
+        map_in_batches(
+            problem.log_likelihood,
+            problem.examples,
+            elements_per_item=problem.num_data + problem.examples[0].size,
+            description="lookup: forward solves",
+            progress=progress,
+        )
+    )
+    check_finite_examples("the log-likelihood", np.isnan(log_likelihoods))
+    if not np.isfinite(log_likelihoods).any():
+        raise ValueError(
+            f"the likelihood is zero at all {len(log_likelihoods)} examples: the posterior under "
+            "the memorized prior does not exist; check the data and the noise"
+        )
+    return LookupPosterior(problem.examples, problem.prior.log_weights, log_likelihoods)
+
+
+def check_lookup(problem: InverseProblem) -> None:
+    """Raise a `ValueError` for a problem that `lookup` cannot take."""
+    problem.require_no_extra_latents("lookup")
+
+
+def check_finite_examples(what: str, bad: Any) -> None:
+    """Raise a `ValueError` naming the examples at which `what` is not finite."""
+    indices = np.flatnonzero(np.asarray(bad))
+    if indices.size:
+        first = ", ".join(map(str, indices[:5])) + (", ..." if indices.size > 5 else "")
+        raise ValueError(
+            f"{what} is not finite at {indices.size} of {np.size(bad)} examples (number {first}): "
+            "the forward operator failed there; check those examples against its limits "
+            "(positivity, largest velocity, time step)"
+        )

@@ -1,0 +1,328 @@
+"""A NumPyro model read as an inverse problem: prior, prediction, noise, log-likelihood.
+
+`InverseProblem` is what every inference method of this package starts from. It adds nothing to
+the model and asks for no special form of it: it runs the model under NumPyro's own handlers.
+What to do with the parts is left to `ppl_memprior.inference` and `ppl_memprior.diffusion`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+from numpyro import handlers
+from numpyro.primitives import Messenger
+
+from ppl_memprior._gaussian_site import GaussianSite, gaussian_site
+from ppl_memprior._jaxpr import dependent_outputs
+from ppl_memprior.distributions import DiffusionMixturePrior, MemorizedPrior
+
+Prior = MemorizedPrior | DiffusionMixturePrior
+
+
+class InverseProblem:
+    """A NumPyro model with a memorized or diffusion-mixture prior, read once.
+
+    The model has one latent site whose distribution is a `MemorizedPrior` or a
+    `DiffusionMixturePrior` (the prior's site, of event shape `event_shape`) and at least one
+    observed site that depends on it. Observed sites may be `Normal` or `MultivariateNormal`,
+    also inside `Independent`, masked, scaled and in plates; these give a whitened residual.
+    With any other observed site, or `numpyro.factor`, there is still a log-likelihood, and the
+    methods that need a residual say so. Observed sites that do not depend on the prior's site
+    (a noise scale fixed with `numpyro.handlers.condition`, say) are constants, not data.
+
+    Reading traces the model abstractly: no forward solve is made.
+
+    Args:
+        model: a NumPyro model.
+        *args, **kwargs: the model's own arguments, data included.
+
+    Raises:
+        ValueError: no supported prior site or more than one, a prior site in a plate, no
+            observed site that depends on the prior's, non-finite data.
+    """
+
+    def __init__(self, model: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+        self.model = model
+        self.args = args
+        self.kwargs = kwargs
+        structure = self._structure()
+        self.prior_name = _the_prior_site(structure)
+        self.prior: Prior = _stop_at(model, self.prior_name, args, kwargs)
+        self.event_shape: tuple[int, ...] = tuple(self.prior.event_shape)
+        if self.prior.batch_shape:
+            raise ValueError(
+                f"the prior's site {self.prior_name!r} has batch shape {self.prior.batch_shape}; "
+                "inference takes one field at a time: give sigma as a scalar and keep the site "
+                "out of plates"
+            )
+        self.extra_latents: tuple[str, ...] = tuple(
+            name
+            for name, site in structure.items()
+            if site["type"] == "sample" and not site["is_observed"] and name != self.prior_name
+        )
+        self.deterministic_names: tuple[str, ...] = tuple(
+            name for name, site in structure.items() if site["type"] == "deterministic"
+        )
+        self.non_gaussian: dict[str, str] = {}
+        self.observed: tuple[str, ...] = self._data_sites(structure)
+        _check_finite(structure, self.observed)
+        self.num_data = self._count_data()
+
+    @property
+    def examples(self) -> jax.Array:
+        """The training examples as they stand in the prior's site, shape (N, *event_shape)."""
+        if isinstance(self.prior, MemorizedPrior):
+            return self.prior.examples
+        return self.prior.component_means
+
+    def predict(self, x: ArrayLike, **others: ArrayLike) -> dict[str, jax.Array]:
+        """Noise-free data of each Gaussian observed site.
+
+        Args:
+            x: value of the prior's site, shape `event_shape`.
+            **others: values of the extra latent sites, if the model has any.
+
+        Returns:
+            For each observed site with Gaussian noise its mean, of the data's shape.
+        """
+        trace = self._trace(x, others)
+        sites = {name: gaussian_site(trace[name]) for name in self.observed}
+        return {name: site.loc for name, site in sites.items() if site is not None}
+
+    def log_likelihood(self, x: ArrayLike, **others: ArrayLike) -> jax.Array:
+        """log p(data | x), all observed sites and factors together (scalar)."""
+        return self._sum_log_likelihood(self._trace(x, others))
+
+    def residual(self, x: ArrayLike, **others: ArrayLike) -> jax.Array:
+        """Whitened residual, shape (num_data of all sites,): unit variance at the truth.
+
+        `log_likelihood(x) = log_normalizer - 0.5 * sum(residual(x) ** 2)`. Masked data stand in
+        it as zeros.
+
+        Raises:
+            ValueError: an observed site whose noise is not Gaussian, named.
+        """
+        self.require_residual("residual")
+        sites = self._gaussian_sites(self._trace(x, others))
+        return jnp.concatenate([site.residual() for site in sites])
+
+    def log_normalizer(self, **others: ArrayLike) -> jax.Array:
+        """The part of the log-likelihood that is the same for every x (scalar)."""
+        self.require_residual("log_normalizer")
+        sites = self._gaussian_sites(self._trace(self.examples[0], others))
+        return jnp.sum(jnp.stack([site.log_normalizer() for site in sites]))
+
+    def deterministics(self, x: ArrayLike, **others: ArrayLike) -> dict[str, jax.Array]:
+        """Values of the model's `numpyro.deterministic` sites at x."""
+        trace = self._trace(x, others)
+        return {name: trace[name]["value"] for name in self.deterministic_names}
+
+    def prior_given(self, **others: ArrayLike) -> Prior:
+        """The prior for given values of the extra latent sites (a hyperprior's sigma, say)."""
+        if not self.extra_latents:
+            return self.prior
+        return self._trace(self.examples[0], others)[self.prior_name]["fn"]
+
+    @property
+    def has_residual(self) -> bool:
+        """Whether every observed site has additive Gaussian noise."""
+        return not self.non_gaussian
+
+    def require_residual(self, method: str) -> None:
+        """Raise a `ValueError` naming the sites that keep `method` from having a residual."""
+        if self.non_gaussian:
+            names = "; ".join(f"{name!r} {why}" for name, why in self.non_gaussian.items())
+            raise ValueError(
+                f"{method} needs a residual, and site {names}. Use Normal or MultivariateNormal "
+                "noise whose scale does not depend on the prior's site, or a method that needs "
+                "the log-likelihood alone (lookup, nuts)"
+            )
+
+    def require_no_extra_latents(self, method: str) -> None:
+        """Raise a `ValueError` if the model has latent sites besides the prior's."""
+        if self.extra_latents:
+            names = ", ".join(repr(name) for name in self.extra_latents)
+            example = f"numpyro.handlers.condition(model, {{{self.extra_latents[0]!r}: value}})"
+            raise ValueError(
+                f"{method} takes a model whose only latent site is {self.prior_name!r}; this one "
+                f"also has {names}. Condition on them, {example}, or use a method that samples "
+                "them (nuts)"
+            )
+
+    def _trace(self, x: ArrayLike, others: dict[str, ArrayLike]) -> dict[str, Any]:
+        unknown = sorted(set(others) - set(self.extra_latents))
+        missing = [name for name in self.extra_latents if name not in others]
+        if unknown or missing:
+            raise ValueError(
+                f"values wanted for the latent sites {list(self.extra_latents)} besides "
+                f"{self.prior_name!r}: missing {missing}, unknown {unknown}"
+            )
+        if jnp.shape(x) != self.event_shape:
+            raise ValueError(
+                f"{self.prior_name!r} has event shape {self.event_shape}, got {jnp.shape(x)}; "
+                "use jax.vmap for a batch"
+            )
+        return self._run({self.prior_name: jnp.asarray(x), **others})
+
+    def _run(self, values: dict[str, ArrayLike]) -> dict[str, Any]:
+        """The model's trace with the given latent values; the others are drawn, seed 0."""
+        model = handlers.substitute(handlers.seed(self.model, rng_seed=0), data=values)
+        return handlers.trace(model).get_trace(*self.args, **self.kwargs)
+
+    def _structure(self) -> dict[str, Any]:
+        """The model's sites, traced abstractly: names, distributions and the data."""
+        found: dict[str, Any] = {}
+        jax.eval_shape(lambda: found.update(self._run({})))
+        return found
+
+    def _data_sites(self, structure: dict[str, Any]) -> tuple[str, ...]:
+        """The observed sites that depend on the prior's; fills in `non_gaussian`."""
+        candidates = [
+            name
+            for name, site in structure.items()
+            if site["type"] == "sample" and site["is_observed"]
+        ]
+        asked: list[tuple[str, str]] = []
+
+        def outputs_in_question(x: jax.Array) -> list[jax.Array]:
+            trace = self._run({self.prior_name: x})
+            outputs = []
+            for name in candidates:
+                outputs.append(jnp.sum(trace[name]["fn"].log_prob(trace[name]["value"])))
+                asked.append((name, "log_prob"))
+                site = gaussian_site(trace[name])
+                if site is not None:
+                    parts = (site.value, site.noise, site.mask, site.weight)
+                    outputs.append(jnp.stack([jnp.sum(part) for part in parts]))
+                    asked.append((name, "noise"))
+            return outputs
+
+        answers = dependent_outputs(outputs_in_question, self.examples[0])
+        depends = dict(zip(asked, answers, strict=True))
+        observed = tuple(name for name in candidates if depends[name, "log_prob"])
+        if not observed:
+            raise ValueError(
+                f"no observed site depends on the prior's site {self.prior_name!r} "
+                f"(observed sites: {candidates}): pass the data to the model, "
+                "InverseProblem(model, data=...), and give them to a site as obs="
+            )
+        for name in observed:
+            if (name, "noise") not in depends:
+                self.non_gaussian[name] = f"has {_describe(structure[name]['fn'])} noise"
+            elif depends[name, "noise"]:
+                self.non_gaussian[name] = "has noise whose scale depends on the prior's site"
+        return observed
+
+    def _count_data(self) -> int:
+        """The number of data: of all observed sites, without the masked ones."""
+
+        def counts(x: jax.Array) -> list[jax.Array]:
+            trace = self._run({self.prior_name: x})
+            sites = [gaussian_site(trace[name]) for name in self.observed]
+            return [
+                jnp.sum(site.mask)
+                if site is not None
+                else jnp.asarray(jnp.size(trace[name]["value"]))
+                for name, site in zip(self.observed, sites, strict=True)
+            ]
+
+        return sum(int(count) for count in jax.jit(counts)(self.examples[0]))
+
+    def _gaussian_sites(self, trace: dict[str, Any]) -> list[GaussianSite]:
+        sites = [gaussian_site(trace[name]) for name in self.observed]
+        return [site for site in sites if site is not None]
+
+    def _sum_log_likelihood(self, trace: dict[str, Any]) -> jax.Array:
+        total = jnp.zeros(())
+        for name in self.observed:
+            site = trace[name]
+            scale = 1.0 if site["scale"] is None else site["scale"]
+            total = total + jnp.sum(scale * site["fn"].log_prob(site["value"]))
+        return total
+
+
+def _check_finite(structure: dict[str, Any], observed: tuple[str, ...]) -> None:
+    for name in observed:
+        value = structure[name]["value"]
+        if isinstance(value, jax.core.Tracer):
+            continue
+        bad = int(np.sum(~np.isfinite(np.asarray(value))))
+        if bad:
+            raise ValueError(
+                f"the data of site {name!r} (shape {np.shape(value)}) hold {bad} NaN or "
+                "infinite values; drop those data, or set them to any finite number and "
+                "mask them with numpyro.handlers.mask"
+            )
+
+
+class _PriorReached(Exception):
+    """Ends the run of a model as soon as its prior's site has been reached."""
+
+
+class _StopAt(Messenger):
+    def __init__(self, fn: Callable[..., Any], name: str) -> None:
+        super().__init__(fn)
+        self.name = name
+        self.found: Any = None
+
+    def process_message(self, msg: dict[str, Any]) -> None:
+        if msg["type"] == "sample" and msg["name"] == self.name:
+            self.found = msg["fn"]
+            raise _PriorReached
+
+
+def _stop_at(
+    model: Callable[..., Any], name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    """The concrete distribution of site `name`; what follows it in the model is not run."""
+    reader = _StopAt(handlers.seed(model, rng_seed=0), name)
+    with contextlib.suppress(_PriorReached):
+        reader(*args, **kwargs)
+    return reader.found
+
+
+def _the_prior_site(structure: dict[str, Any]) -> str:
+    latents = {
+        name: site["fn"]
+        for name, site in structure.items()
+        if site["type"] == "sample" and not site["is_observed"]
+    }
+    supported = [name for name, fn in latents.items() if isinstance(_innermost(fn), Prior)]
+    if len(supported) == 1 and isinstance(latents[supported[0]], Prior):
+        return supported[0]
+    listed = ", ".join(f"{name!r} ({_describe(fn)})" for name, fn in latents.items()) or "none"
+    if len(supported) > 1:
+        raise ValueError(
+            f"the model has {len(supported)} sites with a memorized or diffusion-mixture prior, "
+            f"{', '.join(map(repr, supported))}; one is supported: condition on the others with "
+            "numpyro.handlers.condition"
+        )
+    if supported:
+        raise ValueError(
+            f"the prior's site {supported[0]!r} is a {_describe(latents[supported[0]])}; use the "
+            "prior itself, outside plates and handlers.mask"
+        )
+    raise ValueError(
+        "the model has no latent site with a MemorizedPrior or DiffusionMixturePrior; its latent "
+        f"sites are: {listed}"
+    )
+
+
+def _innermost(fn: Any) -> Any:
+    while hasattr(fn, "base_dist"):
+        fn = fn.base_dist
+    return fn
+
+
+def _describe(fn: Any) -> str:
+    inner = _innermost(fn)
+    name = type(inner).__name__
+    if name == "Unit":
+        return "numpyro.factor"
+    return name if inner is fn else f"{type(fn).__name__} of {name}"

@@ -1,0 +1,92 @@
+"""The comparison's table, text, figures and page."""
+
+from __future__ import annotations
+
+import json
+
+import jax
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+
+from ppl_memprior import DiffusionMixturePrior, InverseProblem, compare, run
+
+
+def test_table_has_a_row_for_each_posterior(cubic_runs):
+    table = compare(cubic_runs, reference="linearized").table
+    assert list(table.index) == list(cubic_runs)
+    assert table.loc["lookup", "NN ratio"] == 0
+    assert table.loc["lookup", "chi2/m"] > table.loc["dps", "chi2/m"]
+    assert np.isnan(table.loc["linearized", "distance"])
+    assert 0 < table.loc["lookup", "distance"] < 1
+    assert np.isnan(table.loc["lookup", "R-hat"]) and table.loc["nuts", "R-hat"] > 0.9
+    assert table.loc["lookup", "examples"] == pytest.approx(2.1, abs=0.2)
+
+
+def test_text_and_json(cubic_runs):
+    comparison = compare(cubic_runs, reference="linearized")
+    text = comparison.to_text()
+    assert all(name in text for name in cubic_runs) and "Verdict" in text
+    content = json.loads(comparison.to_json())
+    assert content["reference"] == "linearized"
+    assert content["posteriors"][0]["rhat"] is None
+    assert content["verdicts"][-1]["text"] in text
+
+
+def test_page_is_complete_and_self_contained(cubic_runs, tmp_path):
+    path = compare(cubic_runs, reference="nuts").to_html(
+        tmp_path / "report.html", title="A <title>", notes={"seed": 3}
+    )
+    page = path.read_text()
+    assert "A &lt;title&gt;" in page and "<dt>seed</dt><dd>3</dd>" in page
+    assert page.count("data:image/png;base64,") == 4  # no fields in one dimension
+    assert "http" not in page and "<script" not in page
+    assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
+
+
+@pytest.fixture(scope="module")
+def field_runs(short):
+    key = jax.random.key(0)
+    examples = jax.random.normal(key, (6, 4, 5))
+
+    def model(data=None):
+        v = numpyro.sample("v", DiffusionMixturePrior(examples, 0.2))
+        numpyro.sample("y", dist.Normal(v.sum(0), 0.3).to_event(1), obs=data)
+
+    return run(
+        InverseProblem(model, data=examples[0].sum(0)),
+        ["lookup", "linearized"],
+        key,
+        settings=short,
+        truth=examples[1],
+        units={"v": "m/s"},
+        progress=False,
+    )
+
+
+def test_field_panels_show_what_their_titles_say(field_runs):
+    figure = compare(field_runs).figures()["fields"]
+    shown = {axes.get_title(): axes.images[0].get_array() for axes in figure.axes if axes.images}
+    draws = field_runs["linearized"]["posterior"].to_dataset()["v"]
+    np.testing.assert_allclose(shown["truth"], field_runs["lookup"]["truth"]["v"])
+    np.testing.assert_allclose(shown["mean\nlinearized"], draws.mean(("chain", "draw")))
+    np.testing.assert_allclose(
+        shown["standard deviation\nlinearized"], draws.std(("chain", "draw"))
+    )
+    np.testing.assert_allclose(shown["example 1, nearest\nto the truth"], shown["truth"])
+    labels = [axes.get_ylabel() for axes in figure.axes]
+    assert "v (m/s)" in labels and "sd of v (m/s)" in labels
+
+
+def test_chains_are_drawn_only_where_there_are_any(cubic_runs, field_runs):
+    assert "chains" in compare(cubic_runs).figures()
+    assert "chains" not in compare(field_runs).figures()
+    assert "fields" not in compare(cubic_runs).figures()
+
+
+def test_refuses_nothing_and_unknown_references(cubic_runs):
+    with pytest.raises(ValueError, match="at least one posterior"):
+        compare({})
+    with pytest.raises(ValueError, match="'smc' is not among"):
+        compare(cubic_runs, reference="smc")

@@ -1,0 +1,200 @@
+"""Running methods by name, keeping what is finished, and refusing what does not belong."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+import xarray as xr
+
+from ppl_memprior import DiffusionMixturePrior, InverseProblem, MemorizedPrior, Settings, run
+from ppl_memprior.comparison import METHODS, load_trees, save_trees
+from ppl_memprior.comparison.run import Method
+
+KEY = jax.random.key(0)
+
+
+def test_trees_carry_draws_statistics_and_costs(cubic_runs, cubic_problem):
+    assert list(cubic_runs) == ["lookup", "linearized", "nuts", "dps"]
+    problem = cubic_problem(0.0, 0.3)
+    for name, tree in cubic_runs.items():
+        posterior, stats = tree["posterior"].to_dataset(), tree["sample_stats"].to_dataset()
+        assert {"chain", "draw"} == set(posterior.sizes)
+        image = posterior["x"] + 0.3 * posterior["x"] ** 3
+        np.testing.assert_allclose(posterior["image"], image, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(stats["chi_square"], (image / 0.3) ** 2, rtol=1e-3, atol=1e-4)
+        responsibility = jax.vmap(problem.prior.responsibilities)(posterior["x"].to_numpy().ravel())
+        np.testing.assert_allclose(
+            tree["examples"]["mean_responsibility"], responsibility.mean(axis=0), atol=1e-5
+        )
+        assert tree.attrs["seconds"] > 0 and tree.attrs["method"] == name
+        assert float(tree["truth"]["x"]) == pytest.approx(0.1)
+    assert cubic_runs["nuts"]["posterior"].sizes == {"chain": 2, "draw": 100}
+    assert cubic_runs["lookup"].attrs["num_forward_evaluations"] == 5
+    assert cubic_runs["dps"].attrs["num_gradient_evaluations"] == 20 * 20
+    assert np.isfinite(cubic_runs["linearized"].attrs["log_evidence"])
+
+
+def test_same_key_same_draws_whichever_other_methods_run(cubic_runs, cubic_problem, short):
+    again = run(cubic_problem(0.0, 0.3), ["linearized"], KEY, settings=short, progress=False)[
+        "linearized"
+    ]
+    xr.testing.assert_equal(
+        again["posterior"].to_dataset(), cubic_runs["linearized"]["posterior"].to_dataset()
+    )
+
+
+def test_file_round_trip(cubic_runs, tmp_path):
+    path = save_trees(cubic_runs, tmp_path / "draws.nc")
+    loaded = load_trees(path)
+    assert list(loaded) == list(cubic_runs)
+    for name, tree in cubic_runs.items():
+        for group in tree.children:
+            xr.testing.assert_equal(loaded[name][group].to_dataset(), tree[group].to_dataset())
+        assert loaded[name].attrs == tree.attrs
+    with xr.open_datatree(path, engine="h5netcdf") as opened:  # no help from this package
+        assert opened["nuts/posterior"].sizes["chain"] == 2
+    assert [p.name for p in tmp_path.iterdir()] == ["draws.nc"]
+
+
+@pytest.mark.parametrize("content", [b"", b"not NetCDF at all"])
+def test_damaged_files_are_refused(tmp_path, content):
+    path = tmp_path / "draws.nc"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="cannot be read as stored draws"):
+        load_trees(path)
+
+
+def test_finished_methods_survive_an_interruption(cubic_problem, short, tmp_path, monkeypatch):
+    problem = cubic_problem(0.0, 0.3)
+    worked = []
+
+    def counted(name):
+        def draw(*arguments):
+            worked.append(name)
+            return METHODS[name].draw(*arguments)
+
+        return Method(METHODS[name].check, draw)
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    methods = {name: counted(name) for name in ("lookup", "linearized")}
+    broken = {**methods, "dps": Method(METHODS["dps"].check, interrupted)}
+    names = ["lookup", "linearized", "dps"]
+    module = sys.modules["ppl_memprior.comparison.run"]  # the package's name is the function
+    monkeypatch.setattr(module, "METHODS", broken)
+    with pytest.raises(KeyboardInterrupt):
+        run(problem, names, KEY, settings=short, store=tmp_path, progress=False)
+    assert set(load_trees(tmp_path / "draws.nc")) == {"lookup", "linearized"}
+
+    monkeypatch.setattr(module, "METHODS", {**methods, "dps": METHODS["dps"]})
+    runs = run(problem, names, KEY, settings=short, store=tmp_path, progress=False)
+    assert worked == ["lookup", "linearized"] and list(runs) == names
+
+
+@pytest.mark.parametrize("change", ["data", "seed", "settings"])
+def test_a_store_of_another_run_is_refused(cubic_problem, short, tmp_path, change):
+    problem = cubic_problem(0.0, 0.3)
+    run(problem, ["lookup"], KEY, settings=short, store=tmp_path, progress=False)
+    before = (tmp_path / "draws.nc").read_bytes()
+    other = cubic_problem(0.1, 0.3) if change == "data" else problem
+    key = jax.random.key(1) if change == "seed" else KEY
+    settings = replace(short, num_samples=50) if change == "settings" else short
+    with pytest.raises(ValueError, match="another problem, seed or settings"):
+        run(other, ["lookup"], key, settings=settings, store=tmp_path, progress=False)
+    assert (tmp_path / "draws.nc").read_bytes() == before
+
+
+def test_fingerprint_is_the_same_in_every_process():
+    """NumPyro orders a distribution's leaves by string hashes, which differ between processes."""
+    code = (
+        "import jax, jax.numpy as jnp, numpyro, numpyro.distributions as dist\n"
+        "import ppl_memprior as mp\n"
+        "from ppl_memprior.comparison.run import fingerprint\n"
+        "prior = mp.DiffusionMixturePrior(jnp.asarray([-1.0, 0.5]), 0.3)\n"
+        "def model(data=None):\n"
+        "    x = numpyro.sample('x', prior)\n"
+        "    numpyro.sample('y', dist.Normal(x, 0.3), obs=data)\n"
+        "problem = mp.InverseProblem(model, data=0.2)\n"
+        "print(fingerprint(problem, jax.random.key(0), mp.Settings()))\n"
+    )
+    found = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2", "3")
+    }
+    assert len(found) == 1 and len(found.pop().strip()) == 16
+
+
+def test_field_labels_and_units(short):
+    examples = jax.random.normal(KEY, (4, 2, 3))
+
+    def model(data=None):
+        v = numpyro.sample("v", DiffusionMixturePrior(examples, 0.2))
+        numpyro.sample("y", dist.Normal(v.sum(0), 0.3).to_event(1), obs=data)
+
+    tree = run(
+        InverseProblem(model, data=jnp.zeros(3)),
+        ["lookup"],
+        KEY,
+        settings=short,
+        coords={"depth": [0.0, 10.0], "distance": [0.0, 10.0, 20.0]},
+        units={"v": "m/s"},
+        progress=False,
+    )["lookup"]
+    v = tree["posterior"].to_dataset()["v"]
+    assert v.dims == ("chain", "draw", "depth", "distance") and v.attrs["units"] == "m/s"
+    np.testing.assert_array_equal(v["depth"], [0.0, 10.0])
+
+
+def test_nuts_carries_extra_latents(short):
+    def model(data=None):
+        sigma = numpyro.sample("sigma", dist.LogNormal(-1.0, 0.3))
+        x = numpyro.sample("x", DiffusionMixturePrior(jnp.asarray([-1.0, 0.5]), sigma))
+        numpyro.sample("y", dist.Normal(x, 0.3), obs=data)
+
+    problem = InverseProblem(model, data=0.4)
+    with pytest.raises(ValueError, match="lookup takes a model whose only latent site is 'x'"):
+        run(problem, ["nuts", "lookup"], KEY, settings=short)
+    tree = run(problem, ["nuts"], KEY, settings=short, progress=False)["nuts"]
+    assert {"x", "sigma"} <= set(tree["posterior"].data_vars)
+    assert tree["examples"]["mean_responsibility"].sum() == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("methods", "message"),
+    [
+        (["lookup", "nut"], "unknown method 'nut'; there are: lookup, linearized, nuts, dps"),
+        ([], "list of names"),
+        ("nuts", "list of names"),
+        (["nuts"], "nuts needs a prior with a density"),
+    ],
+)
+def test_bad_methods_are_refused_before_any_work(methods, message):
+    def model(data=None):
+        x = numpyro.sample("x", MemorizedPrior(jnp.asarray([-1.0, 0.5])))
+        numpyro.sample("y", dist.Normal(x, 0.3), obs=data)
+
+    with pytest.raises(ValueError, match=message):
+        run(InverseProblem(model, data=0.4), methods, KEY)
+
+
+def test_bad_settings_and_truth(cubic_problem):
+    with pytest.raises(ValueError, match="num_samples must be at least 4, got 0"):
+        Settings(num_samples=0)
+    with pytest.raises(ValueError, match=r"event shape \(\), got \(3,\)"):
+        run(cubic_problem(0.0, 0.3), ["lookup"], KEY, truth=jnp.zeros(3))

@@ -1,0 +1,131 @@
+"""Problems that several test modules share, with answers that are known without the package."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+
+from ppl_memprior import DiffusionMixturePrior, InverseProblem, MemorizedPrior, Settings
+from ppl_memprior.forward import stylized
+
+
+@pytest.fixture(scope="session")
+def cubic_problem() -> Callable[..., InverseProblem]:
+    """The one-dimensional stylized problem for an observation and a bandwidth (0: memorized)."""
+
+    def make(observation: float, sigma: float) -> InverseProblem:
+        examples = jnp.asarray(stylized.EXAMPLES)
+        prior = DiffusionMixturePrior(examples, sigma) if sigma else MemorizedPrior(examples)
+
+        def model(data: Any = None) -> None:
+            x = numpyro.sample("x", prior)
+            numpyro.deterministic("image", stylized.cubic(x))
+            numpyro.sample("y", dist.Normal(stylized.cubic(x), stylized.NOISE), obs=data)
+
+        return InverseProblem(model, data=observation)
+
+    return make
+
+
+class Quadrature(NamedTuple):
+    """A density on a grid, in float64, and its normalizer."""
+
+    grid: np.ndarray
+    density: np.ndarray
+    log_evidence: float
+
+    def total_variation(self, density: np.ndarray) -> float:
+        return 0.5 * float(np.trapezoid(np.abs(density - self.density), self.grid))
+
+
+@pytest.fixture(scope="session")
+def cubic_quadrature() -> Callable[[float, float], Quadrature]:
+    """The stylized posterior by the trapezoidal rule, from its formula alone."""
+
+    def make(observation: float, sigma: float) -> Quadrature:
+        x = np.linspace(-6, 6, 24_001)
+        noise = stylized.NOISE
+        prior = np.mean(
+            [np.exp(-0.5 * ((x - e) / sigma) ** 2) for e in stylized.EXAMPLES], axis=0
+        ) / (sigma * np.sqrt(2 * np.pi))
+        residual = (observation - x - 0.3 * x**3) / noise
+        joint = prior * np.exp(-0.5 * residual**2) / (noise * np.sqrt(2 * np.pi))
+        evidence = np.trapezoid(joint, x)
+        return Quadrature(x, joint / evidence, float(np.log(evidence)))
+
+    return make
+
+
+class LinearGaussian(NamedTuple):
+    """A linear problem with its parameters, for closed-form algebra in NumPy."""
+
+    problem: InverseProblem
+    examples: np.ndarray
+    weights: np.ndarray
+    sigma: float
+    operator: np.ndarray
+    covariance: np.ndarray
+    data: np.ndarray
+
+
+@pytest.fixture(scope="session")
+def linear_problem() -> Callable[[int, int], LinearGaussian]:
+    """Random linear operator, correlated noise, five weighted examples: d unknowns, m data."""
+
+    def make(d: int, m: int) -> LinearGaussian:
+        rng = np.random.default_rng(d * 100 + m)
+        examples = rng.normal(size=(5, d))
+        weights = rng.dirichlet(np.ones(5))
+        operator = rng.normal(size=(m, d))
+        factor = 0.5 * np.eye(m) + 0.2 * np.tril(rng.normal(size=(m, m)))
+        covariance = factor @ factor.T
+        data = operator @ examples[0] + factor @ rng.normal(size=m)
+        prior = DiffusionMixturePrior(
+            jnp.asarray(examples, jnp.float32), 0.3, weights=jnp.asarray(weights, jnp.float32)
+        )
+        matrix = jnp.asarray(operator, jnp.float32)
+
+        def model(data: Any = None) -> None:
+            x = numpyro.sample("x", prior)
+            noise = dist.MultivariateNormal(matrix @ x, jnp.asarray(covariance, jnp.float32))
+            numpyro.sample("y", noise, obs=data)
+
+        problem = InverseProblem(model, data=jnp.asarray(data, jnp.float32))
+        return LinearGaussian(problem, examples, weights, 0.3, operator, covariance, data)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def short() -> Settings:
+    """Settings that finish in seconds."""
+    return Settings(
+        num_samples=100,
+        num_warmup=50,
+        num_chains=2,
+        num_diffusion_samples=20,
+        num_diffusion_steps=20,
+    )
+
+
+@pytest.fixture(scope="session")
+def cubic_runs(cubic_problem: Any, short: Settings) -> Any:
+    """All methods on the stylized problem, short."""
+    from ppl_memprior import run
+
+    problem = cubic_problem(0.0, 0.3)
+    return run(
+        problem,
+        ["lookup", "linearized", "nuts", "dps"],
+        jax.random.key(0),
+        settings=short,
+        truth=jnp.float32(0.1),
+        progress=False,
+    )

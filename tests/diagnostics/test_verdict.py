@@ -1,0 +1,120 @@
+"""Every sentence appears when, and only when, its numbers call for it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from ppl_memprior.diagnostics import PosteriorSummary, verdicts
+
+NAN = float("nan")
+CHAINS = PosteriorSummary(
+    method="nuts",
+    draws=4000,
+    ess=2000.0,
+    rhat=1.001,
+    relative_mcse=0.02,
+    log_evidence=NAN,
+    reduced_chi_square=1.0,
+    misfit_z=0.4,
+    effective_examples=6.0,
+    top_example=3,
+    top_share=0.3,
+    nearest_ratio=0.8,
+    null_share=0.5,
+    distance=NAN,
+    distance_noise=NAN,
+    weights_distance=NAN,
+    linearization_error=NAN,
+    divergences=0,
+    seconds=1.0,
+    forward_evaluations=10,
+    gradient_evaluations=10,
+)
+LOOKUP = replace(
+    CHAINS,
+    method="lookup",
+    rhat=NAN,
+    effective_examples=1.0,
+    top_share=1.0,
+    nearest_ratio=0.0,
+    null_share=0.0,
+    distance=0.5,
+    distance_noise=0.01,
+    weights_distance=0.7,
+)
+LINEARIZED = replace(
+    LOOKUP,
+    method="linearized",
+    linearization_error=0.1,
+    effective_examples=4.0,
+    nearest_ratio=0.7,
+    null_share=0.4,
+    distance=0.005,
+    weights_distance=0.02,
+)
+
+
+def text(*summaries, reference=None):
+    return "\n".join(f"{v.level}: {v.text}" for v in verdicts(summaries, reference))
+
+
+def test_conflict_comes_first_and_names_who_is_concerned():
+    said = text(replace(LOOKUP, misfit_z=32.0, reduced_chi_square=1.2), CHAINS)
+    first = said.splitlines()[0]
+    assert first.startswith("conflict: Prior-data conflict") and "lookup (chi2/m 1.2" in first
+    assert "explained by nuts" in first
+    assert "Believe nuts" in said.splitlines()[-1]
+
+
+def test_conflict_of_all_is_the_priors_fault():
+    said = text(*(replace(s, misfit_z=9.0) for s in (LOOKUP, CHAINS)))
+    assert "no posterior explains the data" in said.splitlines()[0]
+    assert "fault is the prior's" in said.splitlines()[-1]
+
+
+def test_no_conflict_and_overfit():
+    assert text(CHAINS).startswith("good: No prior-data conflict")
+    assert "Fits better than the noise allows" in text(replace(CHAINS, misfit_z=-5.0))
+    assert "Fits better" not in text(CHAINS)
+
+
+def test_lookup_and_inference():
+    said = text(LOOKUP, CHAINS)
+    assert "A lookup, not inference: lookup (example 3 carries all the weight)" in said
+    assert "move freely between the examples they rest on: nuts (6.0 examples)" in said
+    assert "A weighted lookup: nuts" in text(replace(CHAINS, null_share=0.01))
+    assert "One example dominates: nuts" in text(replace(CHAINS, effective_examples=1.1))
+
+
+def test_chains_that_disagree_are_not_believed():
+    bad = replace(CHAINS, rhat=1.79, ess=7.0)
+    said = text(bad, LINEARIZED)
+    assert "split R-hat 1.79 is above 1.01" in said
+    assert "Believe linearized" in said.splitlines()[-1]
+    nothing = text(bad, replace(LINEARIZED, linearization_error=3.0))
+    assert "Believe none of them yet" in nothing and "run nuts longer (R-hat 1.79" in nothing
+    assert "off by 3 nats" in nothing
+
+
+def test_few_draws_and_divergences_are_warned_of():
+    said = text(replace(CHAINS, ess=90.0, divergences=5))
+    assert "90 effective draws are few" in said and "5 divergent transitions" in said
+
+
+def test_agreement_with_the_reference():
+    said = text(CHAINS, LOOKUP, LINEARIZED, reference="nuts")
+    assert "lookup differs from nuts" in said and "linearized agrees with nuts" in said
+    shaky = text(replace(CHAINS, rhat=1.5), LOOKUP, reference="nuts")
+    assert "reference nuts is not to be trusted itself" in shaky and "differs from" not in shaky
+
+
+def test_without_gaussian_noise_there_is_no_chi_square():
+    said = text(replace(CHAINS, misfit_z=NAN, reduced_chi_square=NAN))
+    assert said.startswith("note: The noise is not Gaussian")
+
+
+@pytest.mark.parametrize("rhat", [1.0, 1.5])
+def test_every_verdict_ends_with_advice(rhat):
+    assert "Believe" in verdicts([replace(CHAINS, rhat=rhat), LOOKUP])[-1].text

@@ -1,0 +1,70 @@
+"""The exact posterior under a memorized prior."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+from scipy import special, stats
+
+from ppl_memprior import InverseProblem, MemorizedPrior, lookup
+from ppl_memprior.forward import stylized
+
+
+@pytest.mark.parametrize("sigma", [0.0, 0.3])
+def test_weights_and_evidence_against_scipy(cubic_problem, sigma):
+    posterior = lookup(cubic_problem(0.4, sigma))
+    images = np.asarray(stylized.EXAMPLES) + 0.3 * np.asarray(stylized.EXAMPLES) ** 3
+    joint = np.log(1 / 5) + stats.norm(images, stylized.NOISE).logpdf(0.4)
+    np.testing.assert_allclose(posterior.weights, special.softmax(joint), rtol=1e-4, atol=1e-7)
+    np.testing.assert_allclose(posterior.log_evidence, special.logsumexp(joint), rtol=1e-5)
+    assert isinstance(posterior, MemorizedPrior)
+    assert posterior.num_forward_evaluations == 5
+
+
+def test_posterior_is_a_prior_for_the_next_data():
+    """Two data one after the other give the weights of both at once."""
+    examples = jnp.asarray(stylized.EXAMPLES)
+
+    def model(prior, first=None, second=None):
+        x = numpyro.sample("x", prior)
+        for name, value in (("first", first), ("second", second)):
+            if value is not None:
+                numpyro.sample(name, dist.Normal(stylized.cubic(x), 0.5), obs=value)
+
+    prior = MemorizedPrior(examples)
+    together = lookup(InverseProblem(model, prior, first=0.2, second=0.6))
+    one = lookup(InverseProblem(model, prior, first=0.2))
+    two = lookup(InverseProblem(model, one, second=0.6))
+    np.testing.assert_allclose(two.weights, together.weights, rtol=1e-5)
+    np.testing.assert_allclose(
+        one.log_evidence + two.log_evidence, together.log_evidence, rtol=1e-5
+    )
+
+
+def test_survives_a_round_trip_through_jit(cubic_problem):
+    posterior = lookup(cubic_problem(0.4, 0.0))
+    returned = jax.jit(lambda p: p)(posterior)
+    np.testing.assert_array_equal(returned.weights, posterior.weights)
+    np.testing.assert_array_equal(returned.log_evidence, posterior.log_evidence)
+
+
+def test_non_finite_forward_output_names_the_examples():
+    def model(data=None):
+        x = numpyro.sample("x", MemorizedPrior(jnp.asarray([1.0, -1.0, 4.0, -2.0])))
+        numpyro.sample("y", dist.Normal(jnp.sqrt(x), 0.1, validate_args=False), obs=data)
+
+    with pytest.raises(ValueError, match=r"2 of 4 examples \(number 1, 3\)"):
+        lookup(InverseProblem(model, data=1.0))
+
+
+def test_data_that_no_example_can_explain():
+    def model(data=None):
+        x = numpyro.sample("x", MemorizedPrior(jnp.asarray([1.0, 2.0])))
+        numpyro.factor("impossible", jnp.where(x > 0, -jnp.inf, 0.0))
+
+    with pytest.raises(ValueError, match="zero at all 2 examples"):
+        lookup(InverseProblem(model))

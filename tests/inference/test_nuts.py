@@ -1,0 +1,37 @@
+"""NumPyro's NUTS on models of this package."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+import pytest
+
+from ppl_memprior.inference import nuts
+
+
+@pytest.fixture(scope="module")
+def wide(cubic_problem):
+    return nuts(
+        cubic_problem(0.0, 0.5), jax.random.key(0), num_samples=1500, num_warmup=400, num_chains=4
+    )
+
+
+def test_agrees_with_quadrature_at_a_wide_bandwidth(wide, cubic_quadrature):
+    exact = cubic_quadrature(0.0, 0.5)
+    mean = np.trapezoid(exact.grid * exact.density, exact.grid)
+    sd = np.sqrt(np.trapezoid((exact.grid - mean) ** 2 * exact.density, exact.grid))
+    draws = wide.latents["x"]
+    assert draws.shape == (4, 1500)
+    # at least 600 effective draws: the mean's standard error is below 0.041 sd, four of them
+    assert abs(draws.mean() - mean) < 0.16 * sd
+    assert abs(draws.std() / sd - 1) < 0.12
+
+
+def test_gradient_evaluations_are_the_leapfrog_steps(wide):
+    sampling = wide.sample_stats["num_steps"].sum()
+    assert wide.num_gradient_evaluations > sampling > 4 * 1500
+
+
+def test_refuses_a_memorized_prior(cubic_problem):
+    with pytest.raises(ValueError, match="nuts needs a prior with a density"):
+        nuts(cubic_problem(0.0, 0.0), jax.random.key(0))

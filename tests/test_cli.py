@@ -1,0 +1,178 @@
+"""The command line as a user meets it: exit codes, one-line errors, what is left on disk."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from ppl_memprior.cli import app
+
+MODEL = """
+import jax.numpy as jnp
+import numpyro
+import numpyro.distributions as dist
+import ppl_memprior as mp
+
+prior = mp.DiffusionMixturePrior(jnp.asarray([-1.5, -0.4, 0.4, 1.2, 2.5]), 0.3)
+
+def model(y=None):
+    x = numpyro.sample("x", prior)
+    numpyro.sample("y", dist.Normal(x + 0.3 * x**3, 0.3), obs=y)
+
+def no_prior(y=None):
+    numpyro.sample("y", dist.Normal(numpyro.sample("x", dist.Normal(0, 1)), 0.3), obs=y)
+
+def two_priors(y=None):
+    x = numpyro.sample("x", prior) + numpyro.sample("z", prior)
+    numpyro.sample("y", dist.Normal(x, 0.3), obs=y)
+
+def failing(y=None):
+    raise RuntimeError("the simulator is not installed")
+"""
+SHORT = ["--num-samples", "50", "--num-warmup", "20", "--num-chains", "2", "--quiet"]
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(MODEL)
+    np.savez(tmp_path / "data.npz", y=np.float32(0.2))
+    return tmp_path
+
+
+def invoke(*arguments):
+    return CliRunner().invoke(app, [str(a) for a in arguments])
+
+
+def test_compare_prints_stores_and_goes_on(here):
+    arguments = ["compare", "mine.py:model", "--data", "data.npz", "--out", "out", *SHORT]
+    first = invoke(*arguments, "--methods", "lookup,linearized")
+    assert first.exit_code == 0, first.output
+    assert "lookup" in first.stdout and "Verdict" in first.stdout
+    assert {p.name for p in (here / "out").iterdir()} == {"draws.nc", "run.json", "report.html"}
+    stored = json.loads((here / "out" / "run.json").read_text())
+    assert stored["seed"] == 0 and "numpyro" in stored["notes"]["versions"]
+
+    more = invoke(*arguments, "--methods", "lookup,linearized,nuts", "--json")
+    assert more.exit_code == 0, more.output
+    content = json.loads(more.stdout)
+    assert [p["method"] for p in content["posteriors"]] == ["lookup", "linearized", "nuts"]
+    assert content["reference"] == "nuts"
+
+    (here / "out" / "report.html").unlink()
+    again = invoke("report", "out")
+    assert again.exit_code == 0 and "nuts" in again.stdout
+    assert (here / "out" / "report.html").exists()
+
+    other = invoke(*arguments, "--methods", "lookup", "--seed", "5")
+    assert other.exit_code == 2 and "another problem, seed or settings" in other.stderr
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model": "absent.py:model"}, "there is no model file absent.py"),
+        ({"model": "mine.py"}, "FILE.py:MODEL"),
+        ({"model": "mine.py:absent"}, "has no function 'absent'; it has"),
+        ({"model": "mine.py:no_prior"}, "no latent site with a MemorizedPrior"),
+        ({"model": "mine.py:two_priors"}, "has 2 sites"),
+        ({"model": "mine.py:failing"}, "RuntimeError: the simulator is not installed"),
+        ({"model": "broken.py:model"}, "broken.py fails on import: SyntaxError"),
+        ({"data": "absent.npz"}, "there is no data file absent.npz"),
+        ({"data": "corrupt.npz"}, "corrupt.npz is not a readable .npz file"),
+        ({"data": "pickled.npz"}, "pickled.npz is not a readable .npz file"),
+        ({"data": "single.npy"}, "it holds a single array"),
+        ({"data": "other.npz"}, r"arrays ['q'], and mine.py:model takes (y=None)"),
+        ({"data": "nan.npz"}, "NaN or infinite"),
+        ({"methods": "lookup,magic"}, "unknown method 'magic'"),
+        ({"reference": "dps"}, "'dps' is not among"),
+        ({"out": "taken"}, "taken holds other files"),
+        ({"out": "mine.py"}, "mine.py is a file"),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_nothing(here, changes, message):
+    (here / "broken.py").write_text("def model(:\n")
+    (here / "corrupt.npz").write_bytes(b"PK\x03\x04 and then nothing")
+    np.savez(here / "pickled.npz", y=np.array([{}], dtype=object))
+    np.save(here / "single.npy", np.zeros(3))
+    np.savez(here / "other.npz", q=np.zeros(1))
+    np.savez(here / "nan.npz", y=np.float32(np.nan))
+    (here / "taken").mkdir()
+    (here / "taken" / "thesis.tex").write_text("years of work")
+    given = {"model": "mine.py:model", "data": "data.npz", "out": "out", "methods": "lookup"}
+    given |= changes
+    options = [f"--{name}={value}" for name, value in given.items() if name != "model"]
+    result = invoke("compare", given["model"], *options, *SHORT)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert not (here / "out").exists() and result.stdout == ""
+    assert [p.name for p in (here / "taken").iterdir()] == ["thesis.tex"]
+
+
+def test_report_of_something_else(here):
+    (here / "empty").mkdir()
+    for folder in ("absent", "empty"):
+        result = invoke("report", folder)
+        assert result.exit_code == 2 and "not the folder of a stored run" in result.stderr
+    (here / "empty" / "run.json").write_text("{")
+    assert "cannot be read" in invoke("report", "empty").stderr
+
+
+def test_demo_of_absent_examples(here):
+    pytest.importorskip("deepwave")
+    result = invoke("demo", "fwi", "--examples", "absent", "--out", "out")
+    assert result.exit_code == 2 and "absent" in result.stderr
+    assert not (here / "out").exists()
+
+
+def test_ctrl_c_keeps_what_is_finished(here):
+    """A real process, interrupted while its second method works; the next call goes on."""
+    (here / "slow.py").write_text(
+        MODEL.replace("x + 0.3 * x**3", "slow(x)")
+        + """
+import jax, numpy as np, time
+
+@jax.custom_jvp
+def slow(x):
+    return jax.pure_callback(lambda v: (time.sleep(0.05), np.asarray(v))[1], x, x,
+                             vmap_method="sequential")
+
+@slow.defjvp
+def _(primals, tangents):
+    return slow(primals[0]), tangents[0]
+"""
+    )
+    command = [
+        sys.executable,
+        *("-c", "from ppl_memprior.cli import main; main()"),
+        *("compare", "slow.py:model", "--data", "data.npz", "--out", "out"),
+        *("--methods", "lookup,dps", "--num-samples", "20"),
+    ]
+    draws = here / "out" / "draws.nc"
+    process = subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        env={**os.environ, "JAX_PLATFORMS": "cpu"},
+    )
+    deadline = time.monotonic() + 120
+    while not draws.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 130, errors.decode()
+    assert b"finished methods are kept in out" in errors
+    again = invoke(
+        *("compare", "slow.py:model", "--data", "data.npz", "--out", "out"),
+        *("--methods", "lookup", "--num-samples", "20", "--quiet"),
+    )
+    assert again.exit_code == 0, again.output

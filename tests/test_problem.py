@@ -1,0 +1,237 @@
+"""Reading NumPyro models: sites, residuals, likelihoods, and what is refused."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+from numpyro import handlers
+from scipy import stats
+
+from ppl_memprior import DiffusionMixturePrior, InverseProblem, MemorizedPrior
+
+EXAMPLES = np.array([[0.0, 0.0], [1.0, 2.0], [-1.0, 0.5]], np.float32)
+DATA = np.array([0.3, -0.2, 0.9], np.float32)
+PRIOR = DiffusionMixturePrior(EXAMPLES, 0.2)
+MATRIX = jnp.asarray([[1.0, 0.5], [0.2, -1.0], [0.7, 0.1]])
+X = jnp.asarray([0.4, -0.3])
+
+
+def forward(x):
+    return jnp.tanh(MATRIX @ x)
+
+
+def normal_model(data=None, noise=0.3):
+    x = numpyro.sample("x", PRIOR)
+    numpyro.sample("y", dist.Normal(forward(x), noise).to_event(1), obs=data)
+
+
+def check_decomposition(problem, x=X):
+    """log_likelihood = log_normalizer - |residual|^2 / 2, by two different routes."""
+    expected = problem.log_normalizer() - 0.5 * jnp.sum(problem.residual(x) ** 2)
+    np.testing.assert_allclose(problem.log_likelihood(x), expected, rtol=1e-5)  # float32 sums
+
+
+def test_normal_site_against_scipy():
+    problem = InverseProblem(normal_model, data=DATA)
+    expected = stats.norm(np.asarray(forward(X), float), 0.3).logpdf(DATA).sum()
+    np.testing.assert_allclose(problem.log_likelihood(X), expected, rtol=1e-5)
+    np.testing.assert_allclose(problem.residual(X), (DATA - forward(X)) / 0.3, rtol=1e-5)
+    np.testing.assert_allclose(problem.predict(X)["y"], forward(X))
+    assert (problem.num_data, problem.observed, problem.event_shape) == (3, ("y",), (2,))
+    check_decomposition(problem)
+
+
+def test_multivariate_normal_site_against_scipy():
+    covariance = np.array([[0.5, 0.2, 0.0], [0.2, 0.4, 0.1], [0.0, 0.1, 0.3]])
+
+    def model(data=None):
+        x = numpyro.sample("x", PRIOR)
+        numpyro.sample("y", dist.MultivariateNormal(forward(x), jnp.asarray(covariance)), obs=data)
+
+    problem = InverseProblem(model, data=DATA)
+    expected = stats.multivariate_normal(np.asarray(forward(X), float), covariance).logpdf(DATA)
+    np.testing.assert_allclose(problem.log_likelihood(X), expected, rtol=1e-5)
+    check_decomposition(problem)
+
+
+def test_several_sites_plate_mask_and_scale():
+    mask = np.array([True, False, True])
+
+    def model(data=None, more=None):
+        x = numpyro.sample("x", PRIOR)
+        with numpyro.plate("receivers", 3), handlers.mask(mask=mask):
+            numpyro.sample("a", dist.Normal(forward(x), 0.3), obs=data)
+        with handlers.scale(scale=2.0):
+            numpyro.sample("b", dist.Normal(x, 0.5).to_event(1), obs=more)
+
+    more = np.array([0.1, 0.2], np.float32)
+    problem = InverseProblem(model, data=DATA, more=more)
+    first = stats.norm(np.asarray(forward(X), float), 0.3).logpdf(DATA)[mask].sum()
+    second = 2.0 * stats.norm(np.asarray(X, float), 0.5).logpdf(more).sum()
+    np.testing.assert_allclose(problem.log_likelihood(X), first + second, rtol=1e-5)
+    assert problem.num_data == 2 + 2
+    assert problem.residual(X)[1] == 0  # the masked datum
+    check_decomposition(problem)
+
+
+def test_subsampled_plate_scales_the_likelihood():
+    def model(data=None):
+        x = numpyro.sample("x", PRIOR)
+        with numpyro.plate("receivers", 30, subsample_size=3):
+            numpyro.sample("y", dist.Normal(forward(x), 0.3), obs=data)
+
+    problem = InverseProblem(model, data=DATA)
+    plain = InverseProblem(normal_model, data=DATA)
+    np.testing.assert_allclose(problem.log_likelihood(X), 10 * plain.log_likelihood(X), rtol=1e-5)
+    check_decomposition(problem)
+
+
+@pytest.mark.parametrize(
+    ("noise", "reason"),
+    [
+        (lambda x: dist.StudentT(4.0, forward(x), 0.3).to_event(1), "StudentT"),
+        (lambda x: dist.Normal(forward(x), 0.1 + x[0] ** 2).to_event(1), "depends on the prior"),
+    ],
+)
+def test_other_noise_has_a_likelihood_and_no_residual(noise, reason):
+    def model(data=None):
+        numpyro.sample("y", noise(numpyro.sample("x", PRIOR)), obs=data)
+
+    problem = InverseProblem(model, data=DATA)
+    expected = jnp.sum(noise(X).log_prob(DATA))
+    np.testing.assert_allclose(problem.log_likelihood(X), expected, rtol=1e-6)
+    with pytest.raises(ValueError, match=f"residual needs a residual, and site 'y'.*{reason}"):
+        problem.residual(X)
+
+
+def test_factor_counts_in_the_likelihood():
+    def model(data=None):
+        x = numpyro.sample("x", PRIOR)
+        numpyro.sample("y", dist.Normal(forward(x), 0.3).to_event(1), obs=data)
+        numpyro.factor("smooth", -jnp.sum(x**2))
+
+    problem = InverseProblem(model, data=DATA)
+    plain = InverseProblem(normal_model, data=DATA)
+    expected = plain.log_likelihood(X) - jnp.sum(X**2)
+    np.testing.assert_allclose(problem.log_likelihood(X), expected, rtol=1e-6)
+    with pytest.raises(ValueError, match="'smooth' has numpyro.factor noise"):
+        problem.residual(X)
+
+
+def test_deterministic_sites_and_vmap():
+    def model(data=None):
+        x = numpyro.sample("x", PRIOR)
+        numpyro.deterministic("speed", jnp.exp(x))
+        numpyro.sample("y", dist.Normal(forward(x), 0.3).to_event(1), obs=data)
+
+    problem = InverseProblem(model, data=DATA)
+    batch = jnp.stack([X, 2 * X])
+    values = jax.vmap(problem.deterministics)(batch)["speed"]
+    np.testing.assert_allclose(values, np.exp(batch), rtol=1e-6)
+    gradient = jax.jit(jax.vmap(jax.grad(problem.log_likelihood)))(batch)
+    assert gradient.shape == (2, 2) and np.isfinite(gradient).all()
+
+
+def scale_model(data=None):
+    x = numpyro.sample("x", PRIOR)
+    scale = numpyro.sample("scale", dist.HalfNormal(1.0))
+    numpyro.sample("y", dist.Normal(forward(x), scale).to_event(1), obs=data)
+
+
+def test_extra_latent_sites_are_named_and_can_be_conditioned_on():
+    problem = InverseProblem(scale_model, data=DATA)
+    assert problem.extra_latents == ("scale",)
+    plain = InverseProblem(normal_model, data=DATA)
+    np.testing.assert_allclose(
+        problem.log_likelihood(X, scale=0.3), plain.log_likelihood(X), rtol=1e-6
+    )
+    with pytest.raises(ValueError, match=r"missing \['scale'\]"):
+        problem.log_likelihood(X)
+    with pytest.raises(ValueError, match="also has 'scale'.*handlers.condition"):
+        problem.require_no_extra_latents("lookup")
+    fixed = InverseProblem(handlers.condition(scale_model, {"scale": 0.3}), data=DATA)
+    assert fixed.extra_latents == () and fixed.observed == ("y",)
+    np.testing.assert_allclose(fixed.log_likelihood(X), plain.log_likelihood(X), rtol=1e-6)
+
+
+def test_hyperprior_gives_the_prior_for_each_bandwidth():
+    def model(data=None):
+        sigma = numpyro.sample("sigma", dist.LogNormal(0.0, 1.0))
+        x = numpyro.sample("x", DiffusionMixturePrior(EXAMPLES, sigma))
+        numpyro.sample("y", dist.Normal(forward(x), 0.3).to_event(1), obs=data)
+
+    problem = InverseProblem(model, data=DATA)
+    given = problem.prior_given(sigma=0.7)
+    expected = DiffusionMixturePrior(EXAMPLES, 0.7).log_prob(X)
+    np.testing.assert_allclose(given.log_prob(X), expected, rtol=1e-6)
+
+
+def test_reading_makes_no_forward_solve():
+    calls = []
+
+    def counted(x):
+        calls.append(1)
+        return np.tanh(np.asarray(MATRIX) @ np.asarray(x))
+
+    def model(data=None):
+        x = numpyro.sample("x", PRIOR)
+        y = jax.pure_callback(counted, jax.ShapeDtypeStruct((3,), x.dtype), x)
+        numpyro.sample("y", dist.Normal(y, 0.3).to_event(1), obs=data)
+
+    problem = InverseProblem(model, data=DATA)
+    assert problem.num_data == 3 and not calls
+    jax.block_until_ready(problem.log_likelihood(X))
+    assert len(calls) == 1
+
+
+def unconnected(data=None):
+    numpyro.sample("x", PRIOR)
+    numpyro.sample("y", dist.Normal(0.0, 1.0).expand([3]).to_event(1), obs=data)
+
+
+def two_priors(data=None):
+    x = numpyro.sample("x", PRIOR)
+    z = numpyro.sample("z", MemorizedPrior(EXAMPLES))
+    numpyro.sample("y", dist.Normal(forward(x + z), 0.3).to_event(1), obs=data)
+
+
+def no_prior(data=None):
+    x = numpyro.sample("x", dist.Normal(0, 1).expand([2]).to_event(1))
+    numpyro.sample("y", dist.Normal(forward(x), 0.3).to_event(1), obs=data)
+
+
+def prior_in_plate(data=None):
+    with numpyro.plate("p", 4):
+        numpyro.sample("x", PRIOR)
+
+
+def batch_of_bandwidths(data=None):
+    x = numpyro.sample("x", DiffusionMixturePrior(EXAMPLES, jnp.asarray([0.1, 0.2])))
+    numpyro.sample("y", dist.Normal(forward(x[0]), 0.3).to_event(1), obs=data)
+
+
+@pytest.mark.parametrize(
+    ("model", "data", "message"),
+    [
+        (normal_model, None, "no observed site depends"),
+        (unconnected, DATA, "no observed site depends"),
+        (two_priors, DATA, "has 2 sites.*'x', 'z'"),
+        (no_prior, DATA, r"no latent site with a MemorizedPrior.*'x' \(Independent of Normal\)"),
+        (prior_in_plate, DATA, "outside plates"),
+        (batch_of_bandwidths, DATA, r"batch shape \(2,\)"),
+        (normal_model, np.array([0.1, np.nan, np.inf]), "hold 2 NaN or infinite"),
+    ],
+)
+def test_bad_models_are_refused_by_name(model, data, message):
+    with pytest.raises(ValueError, match=message):
+        InverseProblem(model, data=data)
+
+
+def test_wrong_shape_is_an_error_that_shows_both():
+    problem = InverseProblem(normal_model, data=DATA)
+    with pytest.raises(ValueError, match=r"event shape \(2,\), got \(3,\)"):
+        problem.predict(jnp.zeros(3))
