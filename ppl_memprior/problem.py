@@ -70,8 +70,8 @@ class InverseProblem:
             name for name, site in structure.items() if site["type"] == "deterministic"
         )
         self.non_gaussian: dict[str, str] = {}
+        _check_finite(structure)
         self.observed: tuple[str, ...] = self._data_sites(structure)
-        _check_finite(structure, self.observed)
         self.num_data = self._count_data()
 
     @property
@@ -247,9 +247,11 @@ class InverseProblem:
         return total
 
 
-def _check_finite(structure: dict[str, Any], observed: tuple[str, ...]) -> None:
-    for name in observed:
-        value = structure[name]["value"]
+def _check_finite(structure: dict[str, Any]) -> None:
+    for name, site in structure.items():
+        if site["type"] != "sample" or not site["is_observed"]:
+            continue
+        value = site["value"]
         if isinstance(value, jax.core.Tracer):
             continue
         bad = int(np.sum(~np.isfinite(np.asarray(value))))

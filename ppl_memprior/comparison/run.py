@@ -34,6 +34,7 @@ class Settings:
         num_samples: draws of the closed forms, and of each chain.
         num_warmup: adaptation steps of each chain.
         num_chains: Markov chains.
+        max_tree_depth: of NUTS: a trajectory has at most 2 ** max_tree_depth - 1 gradients.
         num_diffusion_samples: draws of diffusion posterior sampling.
         num_diffusion_steps: its noise levels.
     """
@@ -41,6 +42,7 @@ class Settings:
     num_samples: int = 1000
     num_warmup: int = 500
     num_chains: int = 4
+    max_tree_depth: int = 10
     num_diffusion_samples: int = 200
     num_diffusion_steps: int = 200
 
@@ -233,6 +235,7 @@ def _draw_nuts(
         num_samples=settings.num_samples,
         num_warmup=settings.num_warmup,
         num_chains=settings.num_chains,
+        max_tree_depth=settings.max_tree_depth,
         progress=progress,
     )
     return Draws(

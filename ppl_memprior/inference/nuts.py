@@ -18,7 +18,6 @@ from ppl_memprior.problem import InverseProblem
 # Chains that start from the prior begin where the data's gradient is steep; until the step size has
 # adapted, deeper trees cost a thousand simulations a step and bring nothing.
 WARMUP_TREE_DEPTH = 5
-SAMPLING_TREE_DEPTH = 10  # NumPyro's default
 _STATS = ("num_steps", "diverging", "accept_prob", "energy", "potential_energy")
 
 
@@ -43,6 +42,7 @@ def nuts(
     num_samples: int = 1000,
     num_warmup: int = 500,
     num_chains: int = 4,
+    max_tree_depth: int = 10,
     progress: bool = False,
 ) -> NutsResult:
     """Sample the model's posterior with NUTS, all chains vectorized.
@@ -52,6 +52,8 @@ def nuts(
         rng_key: JAX random key.
         num_samples, num_warmup: draws kept, and adaptation steps, of each chain.
         num_chains: chains, each started from its own draw from the prior.
+        max_tree_depth: a trajectory has at most 2 ** max_tree_depth - 1 gradient evaluations; in
+            warmup at most 31.
         progress: show NumPyro's bar, on stderr.
 
     Raises:
@@ -62,7 +64,7 @@ def nuts(
         NUTS(
             problem.model,
             init_strategy=init_to_sample,
-            max_tree_depth=(WARMUP_TREE_DEPTH, SAMPLING_TREE_DEPTH),
+            max_tree_depth=(min(WARMUP_TREE_DEPTH, max_tree_depth), max_tree_depth),
         ),
         num_warmup=num_warmup,
         num_samples=num_samples,
