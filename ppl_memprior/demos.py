@@ -170,10 +170,10 @@ OPENFWI_VELOCITY = 5000.0  # m/s; the models end at 4500, draws around them may 
 def openfwi(path: str | os.PathLike[str], seed: int) -> Study:
     """Full waveform inversion with OpenFWI velocity models as training examples.
 
-    The first 50 models are the examples and the next one is the truth. The unknown are their
-    scores on 20 principal components, scaled so that distances between scores are
-    root-mean-square velocity differences in m/s. The data come from the true model itself, which
-    is not in the span of the components.
+    The first 50 models are the examples and the next one is the truth. The unknown is a vector of
+    scores on the examples' leading principal components, scaled so that distances between scores
+    are root-mean-square velocity differences in m/s. The data come from the true model itself,
+    which is not in the span of the components.
 
     Args:
         path: an OpenFWI `.npy` file of velocity models, or a folder of them.
