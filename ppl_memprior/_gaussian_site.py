@@ -33,14 +33,16 @@ class GaussianSite(NamedTuple):
     correlated: bool
 
     def residual(self) -> jax.Array:
-        """Whitened data minus prediction, flattened; zero where masked."""
+        """Whitened data minus prediction times the root of the weight, flattened; 0 if masked."""
+        return jnp.ravel(self.whitened() * jnp.sqrt(self.weight))
+
+    def whitened(self) -> jax.Array:
+        """Whitened data minus prediction, of the data's shape; zero where masked."""
         difference = jnp.where(self.mask, self.value - self.loc, 0.0)
         if self.correlated:
             factor = jnp.broadcast_to(self.noise, (*self.loc.shape, self.loc.shape[-1]))
-            white = solve_triangular(factor, difference[..., None], lower=True)[..., 0]
-        else:
-            white = difference / self.noise
-        return jnp.ravel(white * jnp.sqrt(self.weight))
+            return solve_triangular(factor, difference[..., None], lower=True)[..., 0]
+        return difference / self.noise
 
     def log_normalizer(self) -> jax.Array:
         """The log-likelihood's part that does not depend on the residual."""

@@ -24,7 +24,7 @@ demo_app = typer.Typer(no_args_is_help=True, help="Run a complete comparison on 
 app.add_typer(demo_app, name="demo")
 
 Out = Annotated[Path, typer.Option(help="Folder for draws and report: new, empty, or resumed.")]
-Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
+Seed = Annotated[int, typer.Option(help="Seed of everything random.", min=0, max=2**32 - 1)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of the table.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]
 
@@ -167,7 +167,7 @@ def _guarded(work: Callable[[], list[dict[str, Any]]], out: Path, as_json: bool)
     """Turn bad input into one line and exit code 2, and an interruption into 130."""
     try:
         results = work()
-    except (ValueError, ImportError, OSError) as error:
+    except (ValueError, ImportError, OSError, RuntimeError, TypeError) as error:
         message = " ".join(str(error).split())
         print(f"ppl-memprior: {message}", file=sys.stderr)
         raise typer.Exit(2) from error

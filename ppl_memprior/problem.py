@@ -71,8 +71,14 @@ class InverseProblem:
         )
         self.non_gaussian: dict[str, str] = {}
         _check_finite(structure)
+        _check_shapes(structure)
         self.observed: tuple[str, ...] = self._data_sites(structure)
         self.num_data = self._count_data()
+        self.data: dict[str, np.ndarray] = {
+            name: np.asarray(structure[name]["value"])
+            for name in self.observed
+            if not isinstance(structure[name]["value"], jax.core.Tracer)
+        }
 
     @property
     def examples(self) -> jax.Array:
@@ -111,6 +117,18 @@ class InverseProblem:
         self.require_residual("residual")
         sites = self._gaussian_sites(self._trace(x, others))
         return jnp.concatenate([site.residual() for site in sites])
+
+    def chi_square(self, x: ArrayLike, **others: ArrayLike) -> jax.Array:
+        """Sum of the squared whitened residuals (scalar), without the weights of `handlers.scale`.
+
+        At the truth it has mean `num_data` and variance 2 `num_data`, whatever those weights.
+
+        Raises:
+            ValueError: an observed site whose noise is not Gaussian, named.
+        """
+        self.require_residual("chi_square")
+        sites = self._gaussian_sites(self._trace(x, others))
+        return jnp.sum(jnp.stack([jnp.sum(site.whitened() ** 2) for site in sites]))
 
     def log_normalizer(self, **others: ArrayLike) -> jax.Array:
         """The part of the log-likelihood that is the same for every x (scalar)."""
@@ -190,8 +208,9 @@ class InverseProblem:
         ]
         asked: list[tuple[str, str]] = []
 
-        def outputs_in_question(x: jax.Array) -> list[jax.Array]:
-            trace = self._run({self.prior_name: x})
+        def outputs_in_question(x: jax.Array, others: dict[str, jax.Array]) -> list[jax.Array]:
+            asked.clear()
+            trace = self._run({self.prior_name: x, **others})
             outputs = []
             for name in candidates:
                 outputs.append(jnp.sum(trace[name]["fn"].log_prob(trace[name]["value"])))
@@ -203,10 +222,19 @@ class InverseProblem:
                     asked.append((name, "noise"))
             return outputs
 
-        answers = dependent_outputs(outputs_in_question, self.examples[0])
-        depends = dict(zip(asked, answers, strict=True))
-        observed = tuple(name for name in candidates if depends[name, "log_prob"])
-        if not observed:
+        others = {
+            name: jax.ShapeDtypeStruct(
+                structure[name]["value"].shape, structure[name]["value"].dtype
+            )
+            for name in self.extra_latents
+        }
+        x = self.examples[0]
+        by_prior = dependent_outputs(outputs_in_question, x, others)
+        depends = dict(zip(asked, by_prior, strict=True))
+        by_any = dependent_outputs(lambda both: outputs_in_question(*both), (x, others))
+        data = dict(zip(asked, by_any, strict=True))
+        observed = tuple(name for name in candidates if data[name, "log_prob"])
+        if not any(depends[name, "log_prob"] for name in observed):
             raise ValueError(
                 f"no observed site depends on the prior's site {self.prior_name!r} "
                 f"(observed sites: {candidates}): pass the data to the model, "
@@ -260,6 +288,19 @@ def _check_finite(structure: dict[str, Any]) -> None:
                 f"the data of site {name!r} (shape {np.shape(value)}) hold {bad} NaN or "
                 "infinite values; drop those data, or set them to any finite number and "
                 "mask them with numpyro.handlers.mask"
+            )
+
+
+def _check_shapes(structure: dict[str, Any]) -> None:
+    for name, site in structure.items():
+        if site["type"] != "sample" or not site["is_observed"] or site["fn"].event_shape == (0,):
+            continue
+        wanted = (*site["fn"].batch_shape, *site["fn"].event_shape)
+        if np.shape(site["value"]) != wanted:
+            raise ValueError(
+                f"the data of site {name!r} have shape {np.shape(site['value'])}, its distribution "
+                f"({_describe(site['fn'])}) has shape {wanted}; give data of that shape, or expand "
+                "the distribution (a plate, .expand)"
             )
 
 

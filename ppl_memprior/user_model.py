@@ -6,6 +6,7 @@ import importlib.util
 import inspect
 import sys
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,13 +32,12 @@ def load_model(spec: str) -> Callable[..., Any]:
     if module_spec is None or module_spec.loader is None:
         raise ValueError(f"{path} cannot be imported")
     module = importlib.util.module_from_spec(module_spec)
+    sys.modules.setdefault(path.stem, module)  # dataclasses and pickles look their module up
     sys.path.insert(0, str(path.resolve().parent))  # what lies beside the file may be imported
     try:
         module_spec.loader.exec_module(module)
     except Exception as error:
         raise ValueError(f"{path} fails on import: {_one_line(error)}") from error
-    finally:
-        sys.path.pop(0)
     model = getattr(module, name, None)
     if not callable(model):
         functions = [n for n, v in vars(module).items() if inspect.isfunction(v)]
@@ -59,7 +59,7 @@ def load_data(path: Path) -> dict[str, np.ndarray]:
             raise ValueError("it holds a single array, not named ones (numpy.savez)")
         with archive:
             return {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"{path} is not a readable .npz file: {_one_line(error)}") from error
 
 

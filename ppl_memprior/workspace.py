@@ -62,7 +62,7 @@ def execute(study: Study, seed: int, out: Path, *, progress: bool) -> Comparison
     """
     key = jax.random.key(seed)
     check_methods(study.problem, study.methods)
-    identity = fingerprint(study.problem, key, study.settings)
+    identity = fingerprint(study.problem, key, study.settings, study.truth)
     _claim(out, study, identity, seed)
     try:
         runs = run(
@@ -145,6 +145,8 @@ def _versions() -> Mapping[str, str]:
 def _read(folder: Path) -> dict[str, Any]:
     try:
         content = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise ValueError("it holds no JSON object")
         missing = {"title", "methods", "reference", "notes", "fingerprint"} - set(content)
     except (OSError, ValueError) as error:
         raise ValueError(f"{folder / RUN_FILE} cannot be read: {error}") from error

@@ -75,6 +75,10 @@ def test_several_sites_plate_mask_and_scale():
     np.testing.assert_allclose(problem.log_likelihood(X), first + second, rtol=1e-5)
     assert problem.num_data == 2 + 2
     assert problem.residual(X)[1] == 0  # the masked datum
+    # the weights of handlers.scale stay out of what is compared with the noise
+    whitened = [(DATA - forward(X))[mask] / 0.3, (more - X) / 0.5]
+    expected = sum(float(jnp.sum(part**2)) for part in whitened)
+    np.testing.assert_allclose(problem.chi_square(X), expected, rtol=1e-5)
     check_decomposition(problem)
 
 
@@ -158,6 +162,20 @@ def test_extra_latent_sites_are_named_and_can_be_conditioned_on():
     np.testing.assert_allclose(fixed.log_likelihood(X), plain.log_likelihood(X), rtol=1e-6)
 
 
+def test_data_of_an_extra_latent_site_count():
+    def model(data=None, calibration=None):
+        scale = numpyro.sample("scale", dist.HalfNormal(1.0))
+        numpyro.sample("calibration", dist.Normal(0.0, scale), obs=calibration)
+        x = numpyro.sample("x", PRIOR)
+        numpyro.sample("y", dist.Normal(forward(x), scale).to_event(1), obs=data)
+
+    problem = InverseProblem(model, data=DATA, calibration=np.float32(0.2))
+    assert problem.observed == ("calibration", "y") and problem.num_data == 4
+    expected = stats.norm(0, 0.4).logpdf(0.2)
+    expected += stats.norm(np.asarray(forward(X), float), 0.4).logpdf(DATA).sum()
+    np.testing.assert_allclose(problem.log_likelihood(X, scale=0.4), expected, rtol=1e-5)
+
+
 def test_hyperprior_gives_the_prior_for_each_bandwidth():
     def model(data=None):
         sigma = numpyro.sample("sigma", dist.LogNormal(0.0, 1.0))
@@ -224,6 +242,7 @@ def batch_of_bandwidths(data=None):
         (prior_in_plate, DATA, "outside plates"),
         (batch_of_bandwidths, DATA, r"batch shape \(2,\)"),
         (normal_model, np.array([0.1, np.nan, np.inf]), "hold 2 NaN or infinite"),
+        (normal_model, DATA[:1], r"have shape \(1,\), its distribution .* has shape \(3,\)"),
     ],
 )
 def test_bad_models_are_refused_by_name(model, data, message):

@@ -6,6 +6,7 @@ it is known, and where it came from. `compare.py` reads trees and never asks a m
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -121,7 +122,7 @@ def to_datatree(
         {
             "prior_site": problem.prior_name,
             "num_data": problem.num_data,
-            "latent_sites": " ".join(latents),
+            "latent_sites": json.dumps(list(latents)),
             "independent_draws": int(draws.independent),
             **_bandwidth(problem),
             **draws.attrs,
@@ -161,7 +162,7 @@ def _at_draws(
         out = dict(problem.deterministics(x, **others))
         out["responsibilities"] = problem.prior_given(**others).responsibilities(x)
         if problem.has_residual:
-            out["chi_square"] = jnp.sum(problem.residual(x, **others) ** 2)
+            out["chi_square"] = problem.chi_square(x, **others)
         return out
 
     unique = {name: jnp.asarray(latents[name][first]) for name in names}

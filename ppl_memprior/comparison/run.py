@@ -106,7 +106,7 @@ def run(
     settings = settings or Settings()
     check_methods(problem, methods)
     _check_truth(problem, truth)
-    identity = fingerprint(problem, rng_key, settings)
+    identity = fingerprint(problem, rng_key, settings, truth)
     finished = _finished(store, identity)
     for name in methods:
         if name in finished:
@@ -149,12 +149,17 @@ def _check_truth(
         )
 
 
-def fingerprint(problem: InverseProblem, rng_key: jax.Array, settings: Settings) -> str:
-    """A hash of everything that the draws depend on.
+def fingerprint(
+    problem: InverseProblem,
+    rng_key: jax.Array,
+    settings: Settings,
+    truth: ArrayLike | Mapping[str, ArrayLike] | None = None,
+) -> str:
+    """A hash of everything that the stored trees depend on.
 
-    The model's code is seen through its values: the prior's parameters, and the likelihood at
-    the first example and at a point next to it, which the data, the forward operator and the
-    noise all enter.
+    The model's code is seen through its values: the prior's parameters, the data, and, without
+    extra latent sites, the likelihood and the deterministic sites at two examples, which the
+    forward operator and the noise enter.
     """
     digest = hashlib.sha256()
     bandwidth = getattr(problem.prior, "sigma", 0.0)
@@ -162,10 +167,14 @@ def fingerprint(problem: InverseProblem, rng_key: jax.Array, settings: Settings)
         digest.update(np.asarray(part).tobytes())
     digest.update(repr((problem.prior_name, problem.observed, problem.extra_latents)).encode())
     digest.update(repr((settings, np.asarray(jax.random.key_data(rng_key)).tolist())).encode())
+    known = truth if isinstance(truth, Mapping) else {"": truth}
+    for name, value in (*problem.data.items(), *known.items()):
+        digest.update(name.encode() + (b"" if value is None else np.asarray(value).tobytes()))
     if not problem.extra_latents:
-        probe = jax.jit(problem.log_likelihood)
+        probe = jax.jit(lambda x: (problem.log_likelihood(x), problem.deterministics(x)))
         for example in (problem.examples[0], problem.examples[-1]):
-            digest.update(np.asarray(probe(example)).tobytes())
+            for leaf in jax.tree.leaves(probe(example)):
+                digest.update(np.asarray(leaf).tobytes())
     return digest.hexdigest()[:16]
 
 

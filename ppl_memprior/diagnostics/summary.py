@@ -5,6 +5,7 @@ Reads a labelled tree as `ppl_memprior.run` returns it; computes nothing about t
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +26,7 @@ class PosteriorSummary:
 
     Attributes:
         method: name of the method.
+        independent: the draws are independent, not chains.
         draws: number of draws, all chains together.
         ess, rhat, relative_mcse: of the worst coordinate of the worst latent site; independent
             draws have an ESS of their number and no R-hat.
@@ -43,6 +45,7 @@ class PosteriorSummary:
     """
 
     method: str
+    independent: bool
     draws: int
     ess: float
     rhat: float
@@ -96,6 +99,7 @@ def summarize(name: str, tree: xr.DataTree, reference: xr.DataTree | None) -> Po
         )
     return PosteriorSummary(
         method=name,
+        independent=independent,
         draws=draws,
         ess=ess,
         rhat=rhat,
@@ -120,10 +124,11 @@ def summarize(name: str, tree: xr.DataTree, reference: xr.DataTree | None) -> Po
 
 
 def _worst_site(tree: xr.DataTree, chains: int) -> tuple[float, float, float]:
-    latents = str(tree.attrs.get("latent_sites", tree.attrs["prior_site"])).split()
+    latents = json.loads(str(tree.attrs["latent_sites"]))
     found = [convergence(tree["posterior"].to_dataset()[name]) for name in latents]
-    rhat = max(c.rhat for c in found) if chains > 1 else NAN
-    return min(c.ess for c in found), rhat, max(c.relative_mcse for c in found)
+    rhat = float(np.nanmax([c.rhat for c in found])) if chains > 1 else NAN
+    mcse = float(np.nanmax([c.relative_mcse for c in found]))
+    return float(np.nanmin([c.ess for c in found])), rhat, mcse
 
 
 def _flat(tree: xr.DataTree, site: str) -> np.ndarray[Any, np.dtype[Any]]:

@@ -83,8 +83,8 @@ def data_fit(summaries: Sequence[PosteriorSummary]) -> list[Verdict]:
                 "conflict",
                 f"Prior-data conflict: no posterior explains the data. The closest, {best.method}, "
                 f"has a reduced chi-square of {best.reduced_chi_square:.3g}, {best.misfit_z:.1f} "
-                "standard deviations above what the noise allows. Nothing within the prior's "
-                "reach contains the truth; the weights only say which wrong answer is least "
+                "standard deviations above what the noise allows. Nothing that these methods "
+                "reached contains the truth; the weights only say which wrong answer is least "
                 "wrong.",
             )
         )
@@ -100,7 +100,7 @@ def data_fit(summaries: Sequence[PosteriorSummary]) -> list[Verdict]:
         found.append(
             Verdict(
                 "good",
-                "No prior-data conflict: every posterior explains the data within the noise: "
+                "No prior-data conflict: no posterior misfits the data by more than the noise: "
                 f"{_misfits(known)}.",
             )
         )
@@ -117,11 +117,21 @@ def data_fit(summaries: Sequence[PosteriorSummary]) -> list[Verdict]:
 
 def lookup_or_inference(summaries: Sequence[PosteriorSummary]) -> list[Verdict]:
     """Whether the draws are (next to) stored examples, and how many: one sentence a kind."""
+    unclear = [s for s in summaries if s.nearest_ratio != s.nearest_ratio]
+    summaries = [s for s in summaries if s not in unclear]
     single = [s for s in summaries if s.effective_examples < ONE_EXAMPLE and _copies(s)]
     leaning = [s for s in summaries if s.effective_examples < ONE_EXAMPLE and not _copies(s)]
     weighted = [s for s in summaries if s.effective_examples >= ONE_EXAMPLE and _copies(s)]
     free = [s for s in summaries if s.effective_examples >= ONE_EXAMPLE and not _copies(s)]
     found: list[Verdict] = []
+    if unclear:
+        listed = ", ".join(s.method for s in unclear)
+        found.append(
+            Verdict(
+                "note",
+                f"Too few distinct examples to tell a lookup from inference ({listed}).",
+            )
+        )
     if single:
         listed = _each(single, _top)
         found.append(
@@ -135,8 +145,8 @@ def lookup_or_inference(summaries: Sequence[PosteriorSummary]) -> list[Verdict]:
         found.append(
             Verdict(
                 "warning",
-                f"One example dominates: {listed}; but the draws move as far from it as the "
-                "examples lie from one another.",
+                f"One example dominates: {listed}; but the draws keep a distance from it that "
+                "examples also have from one another.",
             )
         )
     if weighted:
@@ -177,6 +187,14 @@ def sampler_honesty(s: PosteriorSummary) -> list[Verdict]:
                 "warning",
                 f"{s.method}: split R-hat {s.rhat:.3g} is above {RHAT}: its chains disagree, so "
                 "on a target with several modes the weights between them are not to be trusted.",
+            )
+        )
+    elif s.rhat != s.rhat and not s.independent:
+        found.append(
+            Verdict(
+                "warning",
+                f"{s.method}: a single chain has no R-hat, so nothing says whether it found all "
+                "modes; run at least four.",
             )
         )
     elif s.rhat == s.rhat and s.ess < ESS_PER_RUN:
@@ -231,12 +249,20 @@ def agreement(s: PosteriorSummary, base: PosteriorSummary) -> Verdict:
 
 def advice(summaries: Sequence[PosteriorSummary]) -> Verdict:
     """Which posterior to believe."""
-    fits = [s for s in summaries if not s.misfit_z > MISFIT_Z]
-    converged = [s for s in summaries if s.rhat <= RHAT and s.ess >= ESS_PER_RUN]
+    fits = [s for s in summaries if not abs(s.misfit_z) > MISFIT_Z]
+    converged = [
+        s for s in summaries if s.rhat <= RHAT and s.ess >= ESS_PER_RUN and not s.divergences
+    ]
     linear = [s for s in summaries if s.linearization_error <= LINEARIZATION_NATS]
     chosen = next((s for s in (*converged, *linear) if s in fits), None)
     if chosen is not None:
         why = "its chains agree" if chosen in converged else "its linearization holds"
+        if chosen.misfit_z != chosen.misfit_z:
+            return Verdict(
+                "good",
+                f"Believe {chosen.method} as far as it goes: {why}, but no chi-square says "
+                "whether it explains the data.",
+            )
         return Verdict(
             "good", f"Believe {chosen.method}: it explains the data within the noise and {why}."
         )
@@ -244,9 +270,9 @@ def advice(summaries: Sequence[PosteriorSummary]) -> Verdict:
     if sound is not None:
         return Verdict(
             "warning",
-            f"Believe none of them as an answer. {sound.method} is sound as a computation, so the "
-            "fault is the prior's: more or other training examples, or a wider bandwidth, are "
-            "needed.",
+            f"Believe none of them as an answer. {sound.method} is sound as a computation: look "
+            "at the prior (more or other training examples, a wider bandwidth), the noise level "
+            "and the forward operator.",
         )
     chains = [s for s in fits if s.rhat == s.rhat]
     linearized = [s for s in fits if s.linearization_error == s.linearization_error]

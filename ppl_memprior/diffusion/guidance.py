@@ -11,8 +11,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ppl_memprior._progress import map_in_batches
+from ppl_memprior.inference import check_finite_examples
 from ppl_memprior.problem import InverseProblem
 
 
@@ -23,11 +25,13 @@ class Guidance(NamedTuple):
         denoised: E[x_0 | x_t] under the prior, shape `event_shape`.
         residual_norm: norm of the whitened residual at `denoised`.
         gradient: its gradient with respect to x_t; zero where it is not finite.
+        usable: whether norm and gradient are finite.
     """
 
     denoised: jax.Array
     residual_norm: jax.Array
     gradient: jax.Array
+    usable: jax.Array
 
 
 class GuidanceScale(NamedTuple):
@@ -58,7 +62,7 @@ def dps_guidance(problem: InverseProblem, x: jax.Array, sigma: jax.Array) -> Gui
 
     (norm, denoised), gradient = jax.value_and_grad(misfit, has_aux=True)(x)
     usable = jnp.isfinite(norm) & jnp.all(jnp.isfinite(gradient))
-    return Guidance(denoised, norm, jnp.where(usable, gradient, 0.0))
+    return Guidance(denoised, norm, jnp.where(usable, gradient, 0.0), usable)
 
 
 def guidance_scale(problem: InverseProblem, *, progress: bool = False) -> GuidanceScale:
@@ -70,11 +74,12 @@ def guidance_scale(problem: InverseProblem, *, progress: bool = False) -> Guidan
         description="dps: forward solves",
         progress=progress,
     )
+    check_finite_examples("the forward operator", ~np.isfinite(residuals).all(axis=1))
     return GuidanceScale(_spread(problem.examples), _spread(jnp.asarray(residuals)))
 
 
 def _spread(points: jax.Array) -> jax.Array:
     flat = points.reshape(len(points), -1)
     squared = jnp.sum((flat - flat.mean(axis=0)) ** 2, axis=1)
-    spread = jnp.sqrt(jnp.nanmean(squared))
+    spread = jnp.sqrt(jnp.mean(squared))
     return jnp.where(spread > 0, spread, 1.0)

@@ -90,7 +90,7 @@ def dps(
         keep = (after / now) ** 2
         noise = after * jnp.sqrt(1 - keep) * jax.random.normal(key, x.shape, x.dtype)
         moved = guidance.denoised + keep * (x - guidance.denoised) + noise
-        skipped = jnp.logical_not(jnp.isfinite(guidance.residual_norm))
+        skipped = jnp.logical_not(guidance.usable)
         return moved - length * guidance.gradient, (guidance.residual_norm, skipped)
 
     def step(state: tuple[jax.Array, jax.Array], level: jax.Array) -> tuple:

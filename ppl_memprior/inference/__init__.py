@@ -6,7 +6,12 @@ from ppl_memprior.inference.linearize import (
     check_linearize,
     linearize,
 )
-from ppl_memprior.inference.lookup import LookupPosterior, check_lookup, lookup
+from ppl_memprior.inference.lookup import (
+    LookupPosterior,
+    check_finite_examples,
+    check_lookup,
+    lookup,
+)
 from ppl_memprior.inference.nuts import NutsResult, check_nuts, nuts
 
 __all__ = [
@@ -14,6 +19,7 @@ __all__ = [
     "LinearizedPosterior",
     "LookupPosterior",
     "NutsResult",
+    "check_finite_examples",
     "check_linearize",
     "check_lookup",
     "check_nuts",

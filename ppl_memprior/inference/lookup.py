@@ -45,6 +45,9 @@ class LookupPosterior(MemorizedPrior):
         self.num_forward_evaluations = len(log_likelihoods)
         self.num_gradient_evaluations = 0
         super().__init__(examples, jax.nn.softmax(joint), validate_args=validate_args)
+        # not the logarithm of the rounded weights: the next data may favour an example that these
+        # put hundreds of nats below the others
+        self.log_weights = jax.nn.log_softmax(joint)
 
 
 def lookup(problem: InverseProblem, *, progress: bool = False) -> LookupPosterior:

@@ -11,6 +11,7 @@ from ppl_memprior.diagnostics import PosteriorSummary, verdicts
 NAN = float("nan")
 CHAINS = PosteriorSummary(
     method="nuts",
+    independent=False,
     draws=4000,
     ess=2000.0,
     rhat=1.001,
@@ -35,6 +36,7 @@ CHAINS = PosteriorSummary(
 LOOKUP = replace(
     CHAINS,
     method="lookup",
+    independent=True,
     rhat=NAN,
     effective_examples=1.0,
     top_share=1.0,
@@ -71,7 +73,7 @@ def test_conflict_comes_first_and_names_who_is_concerned():
 def test_conflict_of_all_is_the_priors_fault():
     said = text(*(replace(s, misfit_z=9.0) for s in (LOOKUP, CHAINS)))
     assert "no posterior explains the data" in said.splitlines()[0]
-    assert "fault is the prior's" in said.splitlines()[-1]
+    assert "look at the prior" in said.splitlines()[-1]
 
 
 def test_no_conflict_and_overfit():
@@ -101,6 +103,19 @@ def test_chains_that_disagree_are_not_believed():
 def test_few_draws_and_divergences_are_warned_of():
     said = text(replace(CHAINS, ess=90.0, divergences=5))
     assert "90 effective draws are few" in said and "5 divergent transitions" in said
+
+
+def test_one_chain_divergences_and_unknown_fit_are_not_vouched_for():
+    single = text(replace(CHAINS, rhat=NAN))
+    assert "a single chain has no R-hat" in single and "Believe none" in single
+    assert "Believe none" in text(replace(CHAINS, divergences=900))
+    assert "no chi-square says" in text(replace(CHAINS, misfit_z=NAN)).splitlines()[-1]
+    assert "Believe nuts: it explains" not in text(replace(CHAINS, misfit_z=-5.0))
+
+
+def test_a_single_example_is_not_judged():
+    said = text(replace(LOOKUP, nearest_ratio=NAN, null_share=NAN), CHAINS)
+    assert "Too few distinct examples to tell a lookup from inference (lookup)" in said
 
 
 def test_agreement_with_the_reference():

@@ -45,6 +45,20 @@ def test_posterior_is_a_prior_for_the_next_data():
     )
 
 
+def test_weights_far_below_the_others_can_come_back():
+    """The second data overrule the first by more than the range of float32 probabilities."""
+
+    def model(prior, scale, data=None):
+        x = numpyro.sample("x", prior)
+        numpyro.sample("y", dist.Normal(x, scale), obs=data)
+
+    prior = MemorizedPrior(jnp.asarray([0.0, 1.0]))
+    first = lookup(InverseProblem(model, prior, 0.05, data=0.0))  # 200 nats for example 0
+    second = lookup(InverseProblem(model, first, 0.04, data=1.0))  # 312.5 nats for example 1
+    assert second.weights[1] > 0.999
+    np.testing.assert_allclose(second.log_weights[0], 200 - 312.5, rtol=1e-4)
+
+
 def test_survives_a_round_trip_through_jit(cubic_problem):
     posterior = lookup(cubic_problem(0.4, 0.0))
     returned = jax.jit(lambda p: p)(posterior)
