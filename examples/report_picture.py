@@ -11,7 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-SIZE = (1180, 1330)  # pixels: the verdict, the table and the first figures
+SIZE = (1180, 1660)  # pixels: the verdict, the table and the first figures
 
 
 def main(report: Path, picture: Path) -> None:

@@ -221,7 +221,7 @@ def openfwi(path: str | os.PathLike[str], seed: int) -> Study:
     )
     # short trajectories: the posterior is narrow in some directions and as wide as the bandwidth in
     # others, and full ones would take a thousand simulations of four chains for each draw
-    return replace(study, settings=replace(study.settings, num_samples=50, max_tree_depth=5))
+    return replace(study, settings=replace(study.settings, num_samples=50, max_tree_depth=4))
 
 
 def _field_study(
@@ -255,7 +255,7 @@ def _field_study(
         methods=ALL_METHODS,
         reference="nuts",
         settings=Settings(
-            num_samples=100, num_warmup=80, num_diffusion_samples=32, num_diffusion_steps=60
+            num_samples=100, num_warmup=60, num_diffusion_samples=32, num_diffusion_steps=60
         ),
         truth=truth,
         coords={"depth": depth, "distance": distance},
