@@ -63,7 +63,7 @@ def misfit_figure(runs: Runs) -> Figure | None:
     low, high = axes.get_xlim()
     axes.set_xlim(min(-1.5 * MISFIT_Z, low), max(1.5 * MISFIT_Z, high))
     axes.set_xlabel(r"misfit z = ($\chi^2 - m$) / $\sqrt{2m}$: median and 5 to 95 % of the draws")
-    axes.legend(loc="lower right", fontsize=8, frameon=True)
+    figure.legend(loc="outside upper right", fontsize=8, frameon=False)
     _clean(axes)
     return figure
 
