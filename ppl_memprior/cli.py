@@ -5,10 +5,14 @@
 
 from __future__ import annotations
 
+import _thread
 import json
 import os
+import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -166,7 +170,8 @@ def _show(comparison: Any, title: str | None, folder: Path, as_json: bool) -> di
 def _guarded(work: Callable[[], list[dict[str, Any]]], out: Path, as_json: bool) -> None:
     """Turn bad input into one line and exit code 2, and an interruption into 130."""
     try:
-        results = work()
+        with _insistent_interrupts():
+            results = work()
     except (ValueError, ImportError, OSError, RuntimeError, TypeError) as error:
         message = " ".join(str(error).split())
         print(f"ppl-memprior: {message}", file=sys.stderr)
@@ -180,3 +185,34 @@ def _guarded(work: Callable[[], list[dict[str, Any]]], out: Path, as_json: bool)
         raise typer.Exit(130) from interrupt
     if as_json:
         print(json.dumps(results[0] if len(results) == 1 else results, indent=2))
+
+
+@contextmanager
+def _insistent_interrupts() -> Iterator[None]:
+    """Let Ctrl-C raise KeyboardInterrupt, and again every second until it gets out of here.
+
+    Once is not enough: Python drops an exception that is raised inside a callback of the garbage
+    collector, JAX registers such a callback, and the signal may arrive in it.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals are handled in the main thread only
+        return
+    caught = threading.Event()
+
+    def repeat() -> None:
+        while not caught.wait(1.0):
+            _thread.interrupt_main()
+
+    repeater = threading.Thread(target=repeat, daemon=True)
+
+    def interrupt(_signal: int, _frame: Any) -> None:
+        if repeater.ident is None:
+            repeater.start()
+        raise KeyboardInterrupt
+
+    previous = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        caught.set()
+        signal.signal(signal.SIGINT, previous)

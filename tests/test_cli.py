@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
 from typer.testing import CliRunner
 
+from ppl_memprior import cli
 from ppl_memprior.cli import app
 
 MODEL = """
@@ -176,3 +180,28 @@ def _(primals, tangents):
         *("--methods", "lookup", "--num-samples", "20", "--quiet"),
     )
     assert again.exit_code == 0, again.output
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_ctrl_c_is_heard_even_where_python_drops_exceptions(capsys):
+    """In a callback of the garbage collector, of which JAX has one."""
+    dropped = []
+
+    def interrupt_once(phase, info):
+        if not dropped:
+            dropped.append(phase)
+            signal.raise_signal(signal.SIGINT)
+
+    def work():
+        gc.callbacks.append(interrupt_once)
+        gc.collect()
+        gc.callbacks.remove(interrupt_once)
+        time.sleep(60)
+        raise AssertionError("Ctrl-C was lost")
+
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(typer.Exit) as stopped:
+        cli._guarded(work, Path("out"), as_json=False)
+    assert dropped and stopped.value.exit_code == 130
+    assert "finished methods are kept in out" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGINT) is before
