@@ -199,9 +199,14 @@ def _insistent_interrupts() -> Iterator[None]:
         return
     caught = threading.Event()
 
+    main = threading.get_ident()
+
     def repeat() -> None:
         while not caught.wait(1.0):
-            _thread.interrupt_main()
+            if hasattr(signal, "pthread_kill"):  # unlike the next, this wakes a sleeping call
+                signal.pthread_kill(main, signal.SIGINT)
+            else:
+                _thread.interrupt_main()
 
     repeater = threading.Thread(target=repeat, daemon=True)
 
