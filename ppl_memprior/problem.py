@@ -84,7 +84,7 @@ class InverseProblem:
     def examples(self) -> jax.Array:
         """The training examples as they stand in the prior's site, shape (N, *event_shape)."""
         if isinstance(self.prior, MemorizedPrior):
-            return self.prior.examples
+            return jnp.asarray(self.prior.examples)
         return self.prior.component_means
 
     def predict(self, x: ArrayLike, **others: ArrayLike) -> dict[str, jax.Array]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -46,41 +47,45 @@ def flat_events(array: jax.Array, event_dim: int) -> jax.Array:
 
 
 def over_queries(
-    kernel: Callable[..., jax.Array],
+    kernel: Callable[..., Any],
     value: jax.Array,
     event_dim: int,
-    tables: Sequence[tuple[jax.Array, int]],
+    tables: Sequence[tuple[Any, int | tuple[int, ...]]],
     scalars: Sequence[jax.Array] = (),
-) -> jax.Array:
+) -> Any:
     """Apply `kernel(queries, *tables, *scalars)` to every event of `value`.
 
     Args:
         kernel: takes queries (Q, d), tables, scalars (Q,); returns (Q, ...).
         value: (*lead, *event).
         event_dim: number of event axes of `value`.
-        tables: pairs of an array and the number of axes that the kernel expects of it; axes in
-            front of these are batch axes, and broadcast with the lead of `value`.
+        tables: pairs of an array and the number of axes that the kernel expects of it, or of a
+            pytree of arrays and these numbers for its leaves; axes in front of these are batch
+            axes, and broadcast with the lead of `value`.
         scalars: parameters that broadcast with the lead of `value`.
 
     Returns:
-        (*lead, ...), where lead is the common shape of all the leads.
+        (*lead, ...), where lead is the common shape of all the leads; a pytree of these where the
+        kernel returns one.
     """
-    arrays, core_dims = zip(*tables, strict=True)
+    arrays, dims = zip(*tables, strict=True)
+    core_dims = sum(((dim,) if isinstance(dim, int) else dim for dim in dims), ())
     return _over_queries(kernel, event_dim, core_dims, value, arrays, tuple(scalars))
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
 def _over_queries(
-    kernel: Callable[..., jax.Array],
+    kernel: Callable[..., Any],
     event_dim: int,
     core_dims: tuple[int, ...],
     value: jax.Array,
-    tables: tuple[jax.Array, ...],
+    tables: tuple[Any, ...],
     scalars: tuple[jax.Array, ...],
-) -> jax.Array:
+) -> Any:
     event_lead = value.ndim - event_dim
+    leaves, structure = jax.tree.flatten(tables)
     table_batch = jnp.broadcast_shapes(
-        *(t.shape[: t.ndim - n] for t, n in zip(tables, core_dims, strict=True))
+        *(t.shape[: t.ndim - n] for t, n in zip(leaves, core_dims, strict=True))
     )
     lead = jnp.broadcast_shapes(
         value.shape[:event_lead], table_batch, *(jnp.shape(s) for s in scalars)
@@ -91,7 +96,7 @@ def _over_queries(
     if not table_batch:
         num = math.prod(lead)
         out = kernel(queries.reshape(num, d), *tables, *(s.reshape(num) for s in per_query))
-        return out.reshape(lead + out.shape[1:])
+        return jax.tree.map(lambda a: a.reshape(lead + a.shape[1:]), out)
 
     split = len(lead) - len(table_batch)
     batch, sample = lead[split:], math.prod(lead[:split])
@@ -100,15 +105,21 @@ def _over_queries(
         jnp.broadcast_to(t, batch + t.shape[t.ndim - n :]).reshape(
             (num_batches,) + t.shape[t.ndim - n :]
         )
-        for t, n in zip(tables, core_dims, strict=True)
+        for t, n in zip(leaves, core_dims, strict=True)
     ]
-    axes = (1,) + (0,) * len(stacked) + (1,) * len(per_query)
-    out = jax.vmap(kernel, in_axes=axes, out_axes=1)(
+    axes = (1, 0) + (1,) * len(per_query)
+    out = jax.vmap(
+        lambda queries, leaves, *scalars: kernel(
+            queries, *jax.tree.unflatten(structure, leaves), *scalars
+        ),
+        in_axes=axes,
+        out_axes=1,
+    )(
         queries.reshape(sample, num_batches, d),
-        *stacked,
+        stacked,
         *(s.reshape(sample, num_batches) for s in per_query),
     )
-    return out.reshape(lead + out.shape[2:])
+    return jax.tree.map(lambda a: a.reshape(lead + a.shape[2:]), out)
 
 
 @partial(jax.jit, static_argnames="row_dim")

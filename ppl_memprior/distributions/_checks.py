@@ -8,6 +8,7 @@ What the numbers mean is left to the distributions.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -52,11 +53,9 @@ def _as_floating(array: jax.Array) -> jax.Array:
 
 def require_finite(name: str, array: jax.Array) -> None:
     """Raise ValueError if a known `array` holds a NaN or an infinity, saying where the first is."""
-    if _is_traced(array):
+    if _is_traced(array) or bool(jnp.isfinite(array).all()):
         return
     finite = np.isfinite(np.asarray(array))
-    if finite.all():
-        return
     bad = int(np.sum(~finite))
     first = tuple(int(i) for i in np.unravel_index(np.argmin(finite), array.shape))
     raise ValueError(
@@ -102,6 +101,18 @@ def example_array(name: str, values: ArrayLike) -> jax.Array:
         ValueError: if there is no example axis, no example, or a NaN or infinite value.
     """
     array = float_array(name, values)
+    require_examples(name, array)
+    require_finite(name, array)
+    return array
+
+
+def require_examples(name: str, array: Any) -> None:
+    """Raise unless `array` has the shape (N, *event) of examples, and real numbers.
+
+    Raises:
+        TypeError: if its numbers are not real.
+        ValueError: if there is no example axis, or no example.
+    """
     if array.ndim == 0:
         raise ValueError(
             f"{name} is a scalar, expected shape (N, *event) with one example per row; pass "
@@ -112,11 +123,11 @@ def example_array(name: str, values: ArrayLike) -> jax.Array:
             f"{name} has shape {array.shape}, expected (N, *event) with at least one example and "
             "no empty axis; there is nothing to build a distribution from."
         )
-    require_finite(name, array)
-    return array
+    if not jnp.issubdtype(array.dtype, jnp.floating):
+        raise TypeError(f"{name} must be real, got dtype {array.dtype}; pass its real part.")
 
 
-def uniform_log_weights(num: int, like: jax.Array) -> jax.Array:
+def uniform_log_weights(num: int, like: Any) -> jax.Array:
     """Return `num` equal log-weights, shape (num,), with the dtype of `like`."""
     return jnp.full((num,), -math.log(num), dtype=like.dtype)
 
@@ -130,7 +141,7 @@ def normalize(log_weights: jax.Array) -> jax.Array:
     return shifted - jax.nn.logsumexp(shifted, axis=-1, keepdims=True)
 
 
-def log_weights_of(weights: ArrayLike | None, examples: jax.Array) -> jax.Array:
+def log_weights_of(weights: ArrayLike | None, examples: Any) -> jax.Array:
     """Return the normalised logarithms, shape (N,), of non-negative `weights` (N,) or of None.
 
     A weight of zero has the logarithm minus infinity and, by convention, the derivative zero.

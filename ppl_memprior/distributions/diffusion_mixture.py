@@ -9,29 +9,20 @@ forward noising); sums over examples are left to `_nearest`, the zero-bandwidth 
 from __future__ import annotations
 
 import copy
-from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
-from numpyro.distributions import Distribution, constraints
-from numpyro.distributions.batch_util import promote_batch_shape
+from numpyro.distributions import constraints
 from numpyro.distributions.util import validate_sample
 
 from ppl_memprior.distributions import _checks, _nearest
-from ppl_memprior.distributions._batching import (
-    checked_value,
-    draw_indices,
-    draw_normal,
-    flat_events,
-    lift,
-    over_queries,
-    take,
-)
+from ppl_memprior.distributions._batching import checked_value, draw_normal, over_queries
+from ppl_memprior.distributions._weighted_examples import WeightedExamples
 
 
-class DiffusionMixturePrior(Distribution):
+class DiffusionMixturePrior(WeightedExamples):
     r"""Mixture of equal isotropic Gaussians centred on scaled training examples.
 
     .. math:: p(x) = \sum_n \pi_n \, \mathcal{N}(x;\, \alpha x_n,\, \sigma^2 I)
@@ -46,7 +37,8 @@ class DiffusionMixturePrior(Distribution):
 
     Args:
         examples: shape (N, *event), finite; scalar events where the shape is (N,). Integers are
-            promoted to floating point, half precision to single.
+            promoted to floating point, half precision to single. A memory-mapped, Zarr or HDF5
+            array of more than 64 MiB (in float32) stays where it is and is read block by block.
         sigma: bandwidth, positive, in the unit of the examples. Its shape is the batch shape,
             together with that of `alpha`.
         alpha: finite scale of the examples, dimensionless; broadcasts with `sigma`.
@@ -68,11 +60,8 @@ class DiffusionMixturePrior(Distribution):
     reparametrized_params = ["examples", "sigma", "alpha"]
     pytree_data_fields: tuple[str, ...] = ("examples", "sigma", "alpha", "log_weights")
 
-    examples: jax.Array
     sigma: jax.Array
     alpha: jax.Array
-    #: Normalised log-weights, shape (N,); minus infinity for a weight of zero.
-    log_weights: jax.Array
 
     def __init__(
         self,
@@ -83,7 +72,7 @@ class DiffusionMixturePrior(Distribution):
         weights: ArrayLike | None = None,
         validate_args: bool | None = None,
     ) -> None:
-        self.examples = _checks.example_array("examples", examples)
+        self._hold(examples)
         self.log_weights = _checks.log_weights_of(weights, self.examples)
         alpha, sigma = noise_level(alpha, sigma)
         batch_shape = _checks.broadcast_shapes(sigma=sigma.shape, alpha=alpha.shape)
@@ -97,36 +86,22 @@ class DiffusionMixturePrior(Distribution):
         return constraints.independent(constraints.real, self.event_dim)
 
     @property
-    def weights(self) -> jax.Array:
-        """Normalised weights, shape (N,)."""
-        return jnp.exp(self.log_weights)
-
-    @property
-    def num_examples(self) -> int:
-        """The number N of examples."""
-        return self.examples.shape[-1 - self.event_dim]
-
-    @property
     def component_means(self) -> jax.Array:
         """Means alpha x_n of the components, shape (*batch, N, *event)."""
-        return self._per_event(self.alpha, 1) * self.examples
+        return self._per_event(self.alpha, 1) * self._in_memory("component_means")
 
     @property
     def mean(self) -> jax.Array:
         """Mean alpha sum_n pi_n x_n, shape (*batch, *event)."""
-        mean, _ = weighted_moments(self.log_weights, self.examples, self.event_dim)
+        mean, _ = self._weighted_moments()
         return jnp.broadcast_to(self._per_event(self.alpha) * mean, self.shape())
 
     @property
     def variance(self) -> jax.Array:
         """Variance of each entry, shape (*batch, *event)."""
-        _, variance = weighted_moments(self.log_weights, self.examples, self.event_dim)
+        _, variance = self._weighted_moments()
         alpha, sigma = self._per_event(self.alpha), self._per_event(self.sigma)
         return jnp.broadcast_to(alpha**2 * variance + sigma**2, self.shape())
-
-    def sample(self, key: jax.Array | None, sample_shape: tuple[int, ...] = ()) -> jax.Array:
-        """Draw values of shape (*sample, *batch, *event)."""
-        return self.sample_with_intermediates(key, sample_shape)[0]
 
     def sample_with_intermediates(
         self, key: jax.Array | None, sample_shape: tuple[int, ...] = ()
@@ -140,8 +115,7 @@ class DiffusionMixturePrior(Distribution):
         assert key is not None, "a random key is needed to draw samples"
         key_index, key_noise = jax.random.split(key)
         shape = tuple(sample_shape) + self.batch_shape
-        index = draw_indices(key_index, self.log_weights, shape)
-        example = take(self.examples, index, self.event_dim)
+        example, index = self._draw_examples(key_index, shape)
         noise = draw_normal(key_noise, example.shape, example.dtype)
         value = self._per_event(self.alpha) * example + self._per_event(self.sigma) * noise
         return value, [index]
@@ -242,22 +216,6 @@ class DiffusionMixturePrior(Distribution):
         diffused._batch_shape = batch_shape
         return diffused
 
-    def reweight(self, log_factors: ArrayLike) -> DiffusionMixturePrior:
-        """Return the mixture whose weights are pi_n exp(log_factors_n), normalised.
-
-        With the log-likelihoods of the examples as factors this is the mixture whose score is the
-        exact conditional score of the memorized posterior (arXiv:2603.19629).
-
-        Args:
-            log_factors: shape (N,); minus infinity removes an example.
-
-        Raises:
-            ValueError: if the shape is not (N,), or a value is NaN or plus infinity.
-        """
-        reweighted = copy.copy(self)
-        reweighted.log_weights = reweighted_log_weights(self.log_weights, log_factors)
-        return reweighted
-
     def cdf(self, value: ArrayLike) -> jax.Array:
         """Return the probability of at most `value`, for scalar events, shape (*sample, *batch).
 
@@ -289,8 +247,7 @@ class DiffusionMixturePrior(Distribution):
         self, kernel: Any, value: ArrayLike, alpha: jax.Array, sigma: jax.Array
     ) -> jax.Array:
         value = checked_value(value, self.batch_shape, self.event_shape)
-        tables = [(flat_events(self.examples, self.event_dim), 2), (self.log_weights, 1)]
-        return over_queries(kernel, value, self.event_dim, tables, [alpha, sigma])
+        return over_queries(kernel, value, self.event_dim, self._tables(), [alpha, sigma])
 
 
 def noise_level(alpha: ArrayLike, sigma: ArrayLike) -> tuple[jax.Array, jax.Array]:
@@ -300,40 +257,3 @@ def noise_level(alpha: ArrayLike, sigma: ArrayLike) -> tuple[jax.Array, jax.Arra
     _checks.require_finite("alpha", alpha_array)
     _checks.require_positive("sigma", sigma_array)
     return alpha_array, sigma_array
-
-
-def reweighted_log_weights(log_weights: jax.Array, log_factors: ArrayLike) -> jax.Array:
-    """Return normalised log pi_n + log_factors_n, shape (N,)."""
-    num = log_weights.shape[-1]
-    factors = _checks.unnormalized_log_weights("log_factors", log_factors, num)
-    return _checks.normalize(log_weights + factors)
-
-
-@partial(jax.jit, static_argnames="event_dim")
-def weighted_moments(
-    log_weights: jax.Array, rows: jax.Array, event_dim: int
-) -> tuple[jax.Array, jax.Array]:
-    """Return mean and variance of `rows` (*batch, N, *event), each of shape (*batch, *event)."""
-    axis = -1 - event_dim
-    weights = jnp.exp(log_weights)
-    weights = weights.reshape(weights.shape + (1,) * event_dim)
-    mean = jnp.sum(weights * rows, axis=axis, keepdims=True)
-    variance = jnp.sum(weights * (rows - mean) ** 2, axis=axis)
-    return jnp.squeeze(mean, axis), variance
-
-
-@promote_batch_shape.register(DiffusionMixturePrior)
-def _promote_batch_shape(prior: DiffusionMixturePrior) -> DiffusionMixturePrior:
-    """Read the batch shape again after NumPyro stacked parameters on the left."""
-    batch_dim = len(prior.batch_shape)
-    promoted = copy.copy(prior)
-    promoted.examples = lift(prior.examples, 1 + prior.event_dim, batch_dim)
-    promoted.log_weights = lift(prior.log_weights, 1, batch_dim)
-    promoted._batch_shape = jnp.broadcast_shapes(
-        prior.batch_shape,
-        prior.sigma.shape,
-        prior.alpha.shape,
-        promoted.examples.shape[: promoted.examples.ndim - 1 - prior.event_dim],
-        promoted.log_weights.shape[:-1],
-    )
-    return promoted

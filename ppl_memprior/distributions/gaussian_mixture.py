@@ -21,7 +21,7 @@ from numpyro.distributions import Distribution, constraints
 from numpyro.distributions.batch_util import promote_batch_shape
 from numpyro.distributions.util import validate_sample
 
-from ppl_memprior.distributions import _checks, _nearest
+from ppl_memprior.distributions import _checks
 from ppl_memprior.distributions._batching import (
     checked_value,
     draw_indices,
@@ -30,7 +30,8 @@ from ppl_memprior.distributions._batching import (
     lift,
     over_queries,
 )
-from ppl_memprior.distributions.diffusion_mixture import weighted_moments
+from ppl_memprior.distributions._differences import half_squared_norm, map_queries
+from ppl_memprior.distributions._weighted_examples import weighted_moments
 
 # Directions from a float32 factorisation are orthonormal to about 1e-6; unscaled or merely
 # independent directions miss by far more than this.
@@ -263,9 +264,7 @@ def _component_logits(
     along = jnp.einsum("nkd,nd->nk", directions, delta, precision=jax.lax.Precision.HIGHEST)
     # The perpendicular part is formed before it is squared: |delta|^2 - |along|^2 would cancel.
     rest = delta - jnp.einsum("nkd,nk->nd", directions, along, precision=jax.lax.Precision.HIGHEST)
-    distance = _nearest.half_squared_norm(
-        jnp.concatenate([rest / scale, along / direction_scales], axis=-1)
-    )
+    distance = half_squared_norm(jnp.concatenate([rest / scale, along / direction_scales], axis=-1))
     log_det = num_rest * jnp.log(scale) + jnp.sum(jnp.log(direction_scales), axis=-1)
     return log_weights - distance - log_det
 
@@ -278,12 +277,12 @@ def _log_density(queries: jax.Array, *tables: jax.Array) -> jax.Array:
         logits = _component_logits(query, *tables)
         return jax.nn.logsumexp(logits) - 0.5 * locs.shape[1] * math.log(2 * math.pi)
 
-    return _nearest.map_queries(one, locs.size, queries)
+    return map_queries(one, locs.size, queries)
 
 
 @jax.jit
 def _responsibilities(queries: jax.Array, *tables: jax.Array) -> jax.Array:
-    return _nearest.map_queries(
+    return map_queries(
         lambda query: jax.nn.softmax(_component_logits(query, *tables)), tables[0].size, queries
     )
 
@@ -306,7 +305,7 @@ def _draw(
         return locs[n] + scale * (z - dot(along, v)) + dot(direction_scales[n] * along, v)
 
     rank, d = directions.shape[1:]
-    return _nearest.map_queries(one, (1 + rank) * d, noise, index)
+    return map_queries(one, (1 + rank) * d, noise, index)
 
 
 @promote_batch_shape.register(LowRankGaussianMixture)

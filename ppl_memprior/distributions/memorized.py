@@ -14,24 +14,18 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 from numpyro.distributions import Distribution, constraints
-from numpyro.distributions.batch_util import promote_batch_shape
 from numpyro.distributions.util import validate_sample
 
 from ppl_memprior.distributions import _checks, _nearest
 from ppl_memprior.distributions._batching import (
     checked_value,
-    draw_indices,
     flat_events,
-    lift,
     over_queries,
     take,
 )
-from ppl_memprior.distributions.diffusion_mixture import (
-    DiffusionMixturePrior,
-    noise_level,
-    reweighted_log_weights,
-    weighted_moments,
-)
+from ppl_memprior.distributions._examples import Examples
+from ppl_memprior.distributions._weighted_examples import WeightedExamples
+from ppl_memprior.distributions.diffusion_mixture import DiffusionMixturePrior, noise_level
 
 
 class _AmongExamples(constraints.Constraint):
@@ -63,7 +57,7 @@ class _AmongExamples(constraints.Constraint):
         )
 
 
-class MemorizedPrior(Distribution):
+class MemorizedPrior(WeightedExamples):
     r"""Discrete distribution over training examples.
 
     .. math:: p(x) = \sum_n \pi_n \, \delta(x - x_n)
@@ -80,7 +74,9 @@ class MemorizedPrior(Distribution):
 
     Args:
         examples: shape (N, *event), finite; scalar events where the shape is (N,). Integers are
-            promoted to floating point, half precision to single.
+            promoted to floating point, half precision to single. A memory-mapped, Zarr or HDF5
+            array of more than 64 MiB (in float32) stays where it is; sampling, `denoise`,
+            `diffuse`, `nearest` and the moments then read it block by block.
         weights: shape (N,), non-negative and not all zero; normalised here. Equal by default.
         validate_args: NumPyro's switch for checking sampled values as well.
 
@@ -97,10 +93,6 @@ class MemorizedPrior(Distribution):
     has_enumerate_support = True
     pytree_data_fields: tuple[str, ...] = ("examples", "log_weights")
 
-    examples: jax.Array
-    #: Normalised log-weights, shape (N,); minus infinity for a weight of zero.
-    log_weights: jax.Array
-
     def __init__(
         self,
         examples: ArrayLike,
@@ -108,40 +100,26 @@ class MemorizedPrior(Distribution):
         *,
         validate_args: bool | None = None,
     ) -> None:
-        self.examples = _checks.example_array("examples", examples)
+        self._hold(examples)
         self.log_weights = _checks.log_weights_of(weights, self.examples)
         super().__init__((), self.examples.shape[1:], validate_args=validate_args)
 
     @constraints.dependent_property(is_discrete=True)
     def support(self) -> constraints.Constraint:
         """The examples of positive weight: a discrete constraint."""
-        return _AmongExamples(self.examples, self.log_weights, self.event_dim)
-
-    @property
-    def weights(self) -> jax.Array:
-        """Normalised weights, shape (N,)."""
-        return jnp.exp(self.log_weights)
-
-    @property
-    def num_examples(self) -> int:
-        """The number N of examples."""
-        return self.examples.shape[-1 - self.event_dim]
+        return _AmongExamples(self._in_memory("support"), self.log_weights, self.event_dim)
 
     @property
     def mean(self) -> jax.Array:
         """Mean sum_n pi_n x_n, shape (*batch, *event)."""
-        mean, _ = weighted_moments(self.log_weights, self.examples, self.event_dim)
+        mean, _ = self._weighted_moments()
         return jnp.broadcast_to(mean, self.shape())
 
     @property
     def variance(self) -> jax.Array:
         """Variance of each entry, shape (*batch, *event)."""
-        _, variance = weighted_moments(self.log_weights, self.examples, self.event_dim)
+        _, variance = self._weighted_moments()
         return jnp.broadcast_to(variance, self.shape())
-
-    def sample(self, key: jax.Array | None, sample_shape: tuple[int, ...] = ()) -> jax.Array:
-        """Draw examples, shape (*sample, *batch, *event)."""
-        return self.sample_with_intermediates(key, sample_shape)[0]
 
     def sample_with_intermediates(
         self, key: jax.Array | None, sample_shape: tuple[int, ...] = ()
@@ -153,9 +131,8 @@ class MemorizedPrior(Distribution):
             the examples, shape (*sample, *batch).
         """
         assert key is not None, "a random key is needed to draw samples"
-        shape = tuple(sample_shape) + self.batch_shape
-        index = draw_indices(key, self.log_weights, shape)
-        return take(self.examples, index, self.event_dim), [index]
+        value, index = self._draw_examples(key, tuple(sample_shape) + self.batch_shape)
+        return value, [index]
 
     @validate_sample
     def log_prob(self, value: ArrayLike, intermediates: list[Any] | None = None) -> jax.Array:
@@ -171,7 +148,8 @@ class MemorizedPrior(Distribution):
             ValueError: if `value` does not have that shape.
         """
         value = checked_value(value, self.batch_shape, self.event_shape)
-        log_prob = _matching_log_weight(value, self.examples, self.log_weights, self.event_dim)
+        examples = self._in_memory("log_prob")
+        log_prob = _matching_log_weight(value, examples, self.log_weights, self.event_dim)
         lead = value.shape[: value.ndim - self.event_dim]
         return jnp.broadcast_to(log_prob, jnp.broadcast_shapes(lead, self.batch_shape))
 
@@ -182,7 +160,7 @@ class MemorizedPrior(Distribution):
         """
         batch_dim = len(self.batch_shape)
         # Examples that NumPyro stacked have batch axes of their own in front of N.
-        rows = jnp.moveaxis(self.examples, -1 - self.event_dim, 0)
+        rows = jnp.moveaxis(self._in_memory("enumerate_support"), -1 - self.event_dim, 0)
         missing = 1 + batch_dim + self.event_dim - rows.ndim
         rows = rows.reshape(rows.shape[:1] + (1,) * missing + rows.shape[1:])
         if expand:
@@ -206,8 +184,7 @@ class MemorizedPrior(Distribution):
             ValueError: if `value` does not have that shape.
         """
         value = checked_value(value, self.batch_shape, self.event_shape)
-        flat = self._tables()
-        out = over_queries(_nearest.nearest_responsibilities, value, self.event_dim, flat)
+        out = over_queries(_nearest.nearest_responsibilities, value, self.event_dim, self._tables())
         lead = jnp.broadcast_shapes(out.shape[:-1], self.batch_shape)
         return jnp.broadcast_to(out, lead + out.shape[-1:])
 
@@ -257,6 +234,7 @@ class MemorizedPrior(Distribution):
         # The examples have been checked already; filling in the fields does not repeat that.
         diffused = DiffusionMixturePrior.__new__(DiffusionMixturePrior)
         diffused.examples = self.examples
+        diffused._prepared = self._prepared
         diffused.log_weights = self.log_weights
         diffused.alpha = jnp.broadcast_to(alpha, batch_shape)
         diffused.sigma = jnp.broadcast_to(sigma, batch_shape)
@@ -264,22 +242,6 @@ class MemorizedPrior(Distribution):
             diffused, batch_shape, self.event_shape, validate_args=self._validate_args
         )
         return diffused
-
-    def reweight(self, log_factors: ArrayLike) -> MemorizedPrior:
-        """Return the prior whose weights are pi_n exp(log_factors_n), normalised.
-
-        With the log-likelihoods of the examples as factors this is the exact posterior, for any
-        forward model and any noise (arXiv:2603.19629).
-
-        Args:
-            log_factors: shape (N,); minus infinity removes an example.
-
-        Raises:
-            ValueError: if the shape is not (N,), or a value is NaN or plus infinity.
-        """
-        reweighted = copy.copy(self)
-        reweighted.log_weights = reweighted_log_weights(self.log_weights, log_factors)
-        return reweighted
 
     def expand(self, batch_shape: tuple[int, ...]) -> MemorizedPrior:
         """Return independent copies of this prior in a larger batch shape, over the same examples.
@@ -307,30 +269,13 @@ class MemorizedPrior(Distribution):
         """Return the batch and event shapes that arguments of these shapes would give."""
         return (), tuple(examples[1:])
 
-    def _tables(self) -> list[tuple[jax.Array, int]]:
-        return [(flat_events(self.examples, self.event_dim), 2), (self.log_weights, 1)]
-
 
 def _matching_log_weight(
     value: ArrayLike, examples: jax.Array, log_weights: jax.Array, event_dim: int
 ) -> jax.Array:
     """Return the log-weight of the examples equal to each event of `value`, shape (*lead,)."""
-    tables = [(flat_events(examples, event_dim), 2), (log_weights, 1)]
+    flat = Examples(flat_events(examples, event_dim))
+    tables = [(flat, flat.core_dims), (log_weights, (1,))]
     return over_queries(
         _nearest.matching_log_weight, _checks.float_array("value", value), event_dim, tables
     )
-
-
-@promote_batch_shape.register(MemorizedPrior)
-def _promote_batch_shape(prior: MemorizedPrior) -> MemorizedPrior:
-    """Read the batch shape again after NumPyro stacked parameters on the left."""
-    batch_dim = len(prior.batch_shape)
-    promoted = copy.copy(prior)
-    promoted.examples = lift(prior.examples, 1 + prior.event_dim, batch_dim)
-    promoted.log_weights = lift(prior.log_weights, 1, batch_dim)
-    promoted._batch_shape = jnp.broadcast_shapes(
-        prior.batch_shape,
-        promoted.examples.shape[: promoted.examples.ndim - 1 - prior.event_dim],
-        promoted.log_weights.shape[:-1],
-    )
-    return promoted

@@ -1,0 +1,214 @@
+"""Which stored examples can matter to a query, found by one matrix product and a rigorous bound.
+
+The product |x|^2 - 2 x.x_n + |x_n|^2 gives all squared distances at the speed of a matrix product,
+but in floating point it loses the digits that decide as soon as the bandwidth is far below the
+scale of the data. `screen` therefore trusts it only to *rule out* examples: it bounds the rounding
+error of every distance, and lists the examples that the bound does not exclude. What is computed
+from these, and how accurately, is left to `_nearest`.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from ppl_memprior.distributions._examples import MAX_READ_ELEMENTS, Examples, Table
+
+#: Examples that are looked for at first, and where these are not enough.
+FEWEST, FEW = 4, 16
+#: Elements of the largest block of (queries, examples) distances.
+BLOCK_ELEMENTS = 2**22
+_GROUP = 16  # examples that share one entry in the first stage of `_largest`
+
+
+class Screen(NamedTuple):
+    """What `screen` found for Q queries.
+
+    Attributes:
+        indices: the k examples with the largest upper bounds of their logits, (Q, k), best first.
+        logits: their logits by the product, (Q, k); minus infinity for an entry that stands for no
+            example, or for one of weight zero.
+        rest: largest upper bound of the logits of all other examples, (Q,).
+        floor: largest lower bound of any logit, (Q,).
+        all_logits: the logits of all examples by the product, (Q, N); None, as the following, where
+            the examples were screened in blocks.
+        all_upper: upper bounds of the logits of all examples, (Q, N).
+    """
+
+    indices: jax.Array
+    logits: jax.Array
+    rest: jax.Array
+    floor: jax.Array
+    all_logits: jax.Array | None = None
+    all_upper: jax.Array | None = None
+
+
+def scaled_queries(
+    queries: jax.Array, table: Table, alpha: jax.Array, sigma: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Return (x - alpha centre) / unit, (Q, d), and unit^2 / (2 sigma^2), (Q,)."""
+    scaled = (queries - alpha[:, None] * table.centre) / table.unit
+    return scaled, 0.5 * (table.unit / sigma) ** 2
+
+
+def product_logits(
+    scaled: jax.Array,
+    precision: jax.Array,
+    centred: jax.Array,
+    squares: jax.Array,
+    log_weights: jax.Array,
+    alpha: jax.Array,
+) -> jax.Array:
+    """Return log pi_n - |x - alpha x_n|^2 / (2 sigma^2) by the product form, (Q, N).
+
+    Args:
+        scaled: queries as by `scaled_queries`, (Q, d).
+        precision: unit^2 / (2 sigma^2), (Q,).
+        centred: examples, (N, d).
+        squares: their squared norms, (N,).
+        log_weights: (N,).
+        alpha: (Q,).
+    """
+    cross = jnp.matmul(scaled, centred.T, precision=jax.lax.Precision.HIGHEST)
+    own = jnp.sum(scaled * scaled, axis=-1)[:, None]
+    scale = alpha[:, None]
+    return log_weights - precision[:, None] * (own - scale * (2 * cross - scale * squares))
+
+
+def screen(
+    queries: jax.Array,
+    examples: Examples,
+    log_weights: jax.Array,
+    alpha: jax.Array,
+    sigma: jax.Array,
+    *,
+    k: int,
+) -> Screen:
+    """Find the `k` examples of largest logit bounds, and bound the logits of all others.
+
+    The bound holds for any order of summation: with unit roundoff u, a dot product of d terms
+    errs by at most d u / (1 - d u) times the product of the norms (N. Higham, Accuracy and
+    Stability of Numerical Algorithms, 2nd ed., section 3.1), and centring adds an error of at
+    most u per entry. Nothing here is differentiated.
+
+    Args:
+        queries: (Q, d).
+        examples: N of them, with their table.
+        log_weights: (N,).
+        alpha: (Q,).
+        sigma: (Q,).
+        k: how many examples to list, fewer than N; more where they are screened in blocks, so that
+            it need not be done again.
+    """
+    queries, examples, log_weights, alpha, sigma = jax.lax.stop_gradient(
+        (queries, examples, log_weights, alpha, sigma)
+    )
+    table = examples.table
+    assert table is not None
+    scaled, precision = scaled_queries(queries, table, alpha, sigma)
+    num, d = examples.num, examples.d
+    reach = jnp.linalg.norm(scaled, axis=1)
+    shift = jnp.abs(alpha) * jnp.linalg.norm(table.centre) / table.unit
+
+    def block(
+        centred: jax.Array, norms: jax.Array, weights: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        logits = product_logits(scaled, precision, centred, norms**2, weights, alpha)
+        # Without the barrier XLA computes the logits again for each of their uses.
+        logits = jax.lax.optimization_barrier(logits)
+        extent = reach[:, None] + jnp.abs(alpha)[:, None] * norms
+        error = precision[:, None] * extent * _error_per_extent(d, extent, shift[:, None])
+        u = float(jnp.finfo(logits.dtype).eps) / 2
+        return logits, error + jnp.where(weights > -jnp.inf, 8 * u * jnp.abs(weights), 0)
+
+    size = block_size(examples, queries.shape[0])
+    if size == num and table.centred is not None:
+        logits, error = block(table.centred, table.norms, log_weights)
+        upper = jax.lax.optimization_barrier(logits + error)
+        return _listed(k, logits, upper, jnp.max(logits - error, axis=1))
+    k = max(k, FEW)
+
+    Best = tuple[jax.Array, jax.Array, jax.Array, jax.Array]
+
+    def step(best: Best, start: jax.Array) -> tuple[Best, None]:
+        # The last block starts earlier to be full, and ignores what the one before has seen.
+        begin = jnp.minimum(start, num - size)
+        norms, weights = (
+            jax.lax.dynamic_slice_in_dim(field, begin, size) for field in (table.norms, log_weights)
+        )
+        logits, error = block(examples.centred_block(begin, size), norms, weights)
+        fresh = begin + jnp.arange(size) >= start
+        bounds, where = _largest(jnp.where(fresh, logits + error, -jnp.inf), k + 1)
+        found = (bounds, begin + where, _at(logits, where, bounds))
+        merged = [jnp.concatenate(pair, axis=1) for pair in zip(best[:3], found, strict=True)]
+        upper, where = jax.lax.top_k(merged[0], k + 1)
+        indices, top = (jnp.take_along_axis(field, where, axis=1) for field in merged[1:])
+        floor = jnp.maximum(best[3], jnp.max(logits - error, axis=1))
+        return (upper, indices, top, floor), None
+
+    shape = (queries.shape[0], k + 1)
+    nothing = jnp.full(shape, -jnp.inf, queries.dtype)
+    start = (nothing, jnp.zeros(shape, jnp.int32), nothing, nothing[:, 0])
+    (upper, indices, top, floor), _ = jax.lax.scan(step, start, jnp.arange(0, num, size))
+    return Screen(indices[:, :k], top[:, :k], upper[:, k], floor)
+
+
+def block_size(examples: Examples, num_queries: int) -> int:
+    """Return how many examples are compared with `num_queries` queries at once."""
+    size = max(1024, BLOCK_ELEMENTS // num_queries)
+    if examples.table is not None and examples.table.centred is None:
+        size = min(size, max(1024, MAX_READ_ELEMENTS // examples.d))
+    return min(examples.num, size)
+
+
+def widen(found: Screen, k: int) -> Screen:
+    """Return what `screen` would have found for a larger `k`, where that costs no product."""
+    if found.all_logits is None or found.all_upper is None or found.indices.shape[1] >= k:
+        return found
+    return _listed(k, found.all_logits, found.all_upper, found.floor)
+
+
+def _listed(k: int, logits: jax.Array, upper: jax.Array, floor: jax.Array) -> Screen:
+    """List the `k` examples of largest upper bounds, of all (Q, N)."""
+    bounds, indices = _largest(upper, k + 1)
+    top = _at(logits, indices, bounds)[:, :k]
+    return Screen(indices[:, :k], top, bounds[:, k], floor, logits, upper)
+
+
+def _at(logits: jax.Array, index: jax.Array, upper: jax.Array) -> jax.Array:
+    """Return `logits` (Q, N) at `index`; minus infinity where nothing was found."""
+    return jnp.where(upper > -jnp.inf, jnp.take_along_axis(logits, index, axis=1), -jnp.inf)
+
+
+def _error_per_extent(d: int, extent: jax.Array, shift: jax.Array) -> jax.Array:
+    """Bound the rounding error of a squared distance, divided by `extent` = |x| + alpha |x_n|.
+
+    `shift` is the norm of what was subtracted from the query to centre it.
+    """
+    u = float(jnp.finfo(extent.dtype).eps) / 2
+    terms = (d + 16) * u
+    if terms >= 0.5:  # more than eight million dimensions in single precision: nothing is sure
+        return jnp.full_like(extent, jnp.inf)
+    return 1.05 * (terms / (1 - terms) * extent + 2 * u * (shift + extent))
+
+
+def _largest(values: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
+    """Return the `k` largest of `values` (Q, N) and their indices, (Q, k), as `jax.lax.top_k`.
+
+    In two stages, which takes a third of the time: the k largest lie in the k groups whose maxima
+    are largest. Group j holds the entries j, j + M, j + 2 M...; up to 15 last ones are in no group.
+    """
+    num = values.shape[1]
+    num_groups = num // _GROUP
+    if num_groups < 2 * k:
+        return jax.lax.top_k(values, k)
+    grouped = num_groups * _GROUP
+    maxima = jnp.max(values[:, :grouped].reshape(-1, _GROUP, num_groups), axis=1)
+    _, chosen = jax.lax.top_k(maxima, k)
+    members = chosen[:, :, None] + num_groups * jnp.arange(_GROUP)
+    last = jnp.broadcast_to(jnp.arange(grouped, num), (values.shape[0], num - grouped))
+    index = jnp.concatenate([members.reshape(values.shape[0], -1), last], axis=1)
+    top, where = jax.lax.top_k(jnp.take_along_axis(values, index, axis=1), k)
+    return top, jnp.take_along_axis(index, where, axis=1)

@@ -1,0 +1,243 @@
+"""What the distributions over stored examples have in common: the examples and their weights.
+
+`WeightedExamples` holds them, prepares them once for the sums in `_nearest`, draws among them and
+finds the nearest ones. What a density or a probability is, is left to the distributions.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from functools import cache, partial
+from typing import Any, Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.typing import ArrayLike
+from numpyro.distributions import Distribution
+from numpyro.distributions.batch_util import promote_batch_shape
+
+from ppl_memprior.distributions import _checks, _nearest
+from ppl_memprior.distributions._batching import (
+    checked_value,
+    draw_indices,
+    flat_events,
+    lift,
+    over_queries,
+    take,
+)
+from ppl_memprior.distributions._differences import sum_over_blocks
+from ppl_memprior.distributions._examples import (
+    MAX_READ_ELEMENTS,
+    Examples,
+    HostRows,
+    is_screened,
+    on_host,
+    prepare,
+    prepare_host,
+)
+
+
+class WeightedExamples(Distribution):
+    """Examples x_n with weights pi_n; base of the distributions over them.
+
+    A subclass fills in `examples` and `log_weights` and is responsible for the rest.
+    """
+
+    #: Shape (N, *event), or (*batch, N, *event) where NumPyro has stacked distributions.
+    examples: jax.Array | HostRows
+    #: Normalised log-weights, shape (N,); minus infinity for a weight of zero.
+    log_weights: jax.Array
+    #: The examples as the sums want them; made when first needed, no part of the pytree.
+    _prepared: Examples | None = None
+
+    def _hold(self, examples: ArrayLike | Any) -> None:
+        """Take checked examples: read into memory, or left where they are if they are many."""
+        if on_host(examples):
+            rows = HostRows(examples)
+            _checks.require_examples("examples", rows)
+            if rows.size > MAX_READ_ELEMENTS and is_screened(*rows.flat_shape):
+                self._prepared = prepare_host(rows)
+                self.examples = rows
+                return
+            examples = np.asarray(rows)
+        self.examples = _partitioned_by_compiler(_checks.example_array("examples", examples))
+
+    @property
+    def weights(self) -> jax.Array:
+        """Normalised weights, shape (N,)."""
+        return jnp.exp(self.log_weights)
+
+    @property
+    def num_examples(self) -> int:
+        """The number N of examples."""
+        return self.examples.shape[-1 - self.event_dim]
+
+    def sample(self, key: jax.Array | None, sample_shape: tuple[int, ...] = ()) -> jax.Array:
+        """Draw values of shape (*sample, *batch, *event)."""
+        return self.sample_with_intermediates(key, sample_shape)[0]
+
+    def reweight(self, log_factors: ArrayLike) -> Self:
+        """Return the same distribution with weights pi_n exp(log_factors_n), normalised.
+
+        With the log-likelihoods of the examples as factors this is the exact posterior of a
+        `MemorizedPrior`, for any forward model and any noise, and the mixture whose score is the
+        exact conditional score of that posterior (arXiv:2603.19629).
+
+        Args:
+            log_factors: shape (N,); minus infinity removes an example.
+
+        Raises:
+            ValueError: if the shape is not (N,), or a value is NaN or plus infinity.
+        """
+        factors = _checks.unnormalized_log_weights("log_factors", log_factors, self.num_examples)
+        reweighted = copy.copy(self)
+        reweighted.log_weights = _checks.normalize(self.log_weights + factors)
+        return reweighted
+
+    def nearest(self, value: ArrayLike, k: int = 1) -> tuple[jax.Array, jax.Array]:
+        """Return the `k` examples nearest to `value`, whatever their weights.
+
+        Args:
+            value: shape (*sample, *batch, *event).
+            k: how many, from 1 to N.
+
+        Returns:
+            Euclidean distances, in the unit of the examples, in ascending order, and the integer
+            indices of the examples; (*sample, *batch, k) each. Of examples at the same distance
+            the one stored first comes first.
+
+        Raises:
+            ValueError: if `value` does not have that shape, or `k` is not from 1 to N.
+        """
+        if not 1 <= k <= self.num_examples:
+            raise ValueError(
+                f"k is {k}, expected 1 to {self.num_examples}, the number of examples."
+            )
+        value = checked_value(value, self.batch_shape, self.event_shape)
+        return over_queries(_find_nearest(k), value, self.event_dim, self._tables()[:1])
+
+    def _draw_examples(self, key: jax.Array, shape: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
+        """Draw examples, (*shape, *event), and their indices, `shape` = (*sample, *batch)."""
+        index = draw_indices(key, self.log_weights, shape)
+        if isinstance(self.examples, HostRows):
+            return self.examples.take(index).reshape(shape + self.event_shape), index
+        return take(self.examples, index, self.event_dim), index
+
+    def _weighted_moments(self) -> tuple[jax.Array, jax.Array]:
+        """Return mean and variance of the examples under the weights, (*batch, *event) each."""
+        if isinstance(self.examples, HostRows):
+            moments = host_moments(self.examples, self.log_weights)
+            return moments[0].reshape(self.event_shape), moments[1].reshape(self.event_shape)
+        return weighted_moments(self.log_weights, self.examples, self.event_dim)
+
+    def _in_memory(self, purpose: str) -> jax.Array:
+        """Return the examples as an array.
+
+        Raises:
+            NotImplementedError: if they stay outside of memory.
+        """
+        if isinstance(self.examples, HostRows):
+            raise NotImplementedError(
+                f"{purpose} needs all examples in memory at once, but these, of shape "
+                f"{self.examples.shape}, are read from a {type(self.examples.array).__name__} "
+                "block by block; build the distribution from numpy.array(examples) if they fit."
+            )
+        return self.examples
+
+    def _tables(self) -> list[tuple[Any, Any]]:
+        """Return examples and log-weights with the numbers of their axes, for `over_queries`."""
+        examples = self._prepared
+        rows = self.examples
+        if examples is None and isinstance(rows, HostRows):
+            examples = self._prepared = prepare_host(rows)
+        elif examples is None:
+            assert not isinstance(rows, HostRows)
+            flat = flat_events(rows, self.event_dim)
+            if flat.ndim > 2:  # stacked by NumPyro
+                examples = jax.vmap(prepare)(flat.reshape((-1, *flat.shape[-2:])))
+                lead = flat.shape[:-2]
+                examples = jax.tree.map(lambda a: a.reshape(lead + a.shape[1:]), examples)
+            else:
+                examples = prepare(flat)
+            if not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(examples)):
+                self._prepared = examples
+        return [(examples, examples.core_dims), (self.log_weights, 1)]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_prepared"}
+
+
+def _partitioned_by_compiler(array: jax.Array) -> jax.Array:
+    """Return `array` on the same devices, with sharding left to the compiler where it is explicit.
+
+    A mesh with explicit axes asks every operation how its result is to be sharded; here that is
+    nobody's concern.
+    """
+    sharding = None if isinstance(array, jax.core.Tracer) else array.sharding
+    if not isinstance(sharding, NamedSharding) or not isinstance(sharding.mesh, Mesh):
+        return array
+    if AxisType.Explicit not in sharding.mesh.axis_types:
+        return array
+    mesh = Mesh(sharding.mesh.devices, sharding.mesh.axis_names)
+    return jax.device_put(array, NamedSharding(mesh, sharding.spec))
+
+
+@partial(jax.jit, static_argnames="event_dim")
+def weighted_moments(
+    log_weights: jax.Array, rows: jax.Array, event_dim: int
+) -> tuple[jax.Array, jax.Array]:
+    """Return mean and variance of `rows` (*batch, N, *event), each of shape (*batch, *event)."""
+    axis = -1 - event_dim
+    weights = jnp.exp(log_weights)
+    weights = weights.reshape(weights.shape + (1,) * event_dim)
+    mean = jnp.sum(weights * rows, axis=axis, keepdims=True)
+    variance = jnp.sum(weights * (rows - mean) ** 2, axis=axis)
+    return jnp.squeeze(mean, axis), variance
+
+
+@jax.jit
+def host_moments(rows: HostRows, log_weights: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Return mean and variance of rows on the host, (d,) each, read twice."""
+    num, d = rows.flat_shape
+    size = min(num, max(1, MAX_READ_ELEMENTS // d))
+
+    def weighted_sum(of: Callable[[jax.Array], jax.Array]) -> jax.Array:
+        def part(start: jax.Array, count: int) -> jax.Array:
+            weights = jnp.exp(jax.lax.dynamic_slice_in_dim(log_weights, start, count))
+            return jnp.sum(weights[:, None] * of(rows.read(start, count)), axis=0)
+
+        return sum_over_blocks(part, num, size)
+
+    mean = weighted_sum(lambda block: block)
+    return mean, weighted_sum(lambda block: (block - mean) ** 2)
+
+
+@cache
+def _find_nearest(k: int) -> Any:
+    """Return one function object for each `k`, so that it is compiled once."""
+    return partial(_nearest.nearest, k=k)
+
+
+@promote_batch_shape.register(WeightedExamples)
+def _promote_batch_shape(prior: WeightedExamples) -> WeightedExamples:
+    """Read the batch shape again after NumPyro stacked parameters on the left."""
+    batch_dim = len(prior.batch_shape)
+    promoted = copy.copy(prior)
+    promoted._prepared = None
+    if isinstance(prior.examples, HostRows):
+        rows_batch: tuple[int, ...] = ()
+    else:
+        promoted.examples = lift(prior.examples, 1 + prior.event_dim, batch_dim)
+        rows_batch = promoted.examples.shape[: promoted.examples.ndim - 1 - prior.event_dim]
+    promoted.log_weights = lift(prior.log_weights, 1, batch_dim)
+    scalars = (getattr(prior, name) for name in ("sigma", "alpha") if hasattr(prior, name))
+    promoted._batch_shape = jnp.broadcast_shapes(
+        prior.batch_shape,
+        rows_batch,
+        promoted.log_weights.shape[:-1],
+        *(scalar.shape for scalar in scalars),
+    )
+    return promoted
