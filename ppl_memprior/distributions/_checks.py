@@ -53,8 +53,11 @@ def _as_floating(array: jax.Array) -> jax.Array:
 
 def require_finite(name: str, array: jax.Array) -> None:
     """Raise ValueError if a known `array` holds a NaN or an infinity, saying where the first is."""
-    if _is_traced(array) or bool(jnp.isfinite(array).all()):
+    if _is_traced(array):
         return
+    with jax.ensure_compile_time_eval():  # where the array lies: it may be on several devices
+        if jnp.isfinite(array).all():
+            return
     finite = np.isfinite(np.asarray(array))
     bad = int(np.sum(~finite))
     first = tuple(int(i) for i in np.unravel_index(np.argmin(finite), array.shape))

@@ -300,7 +300,8 @@ def evaluate(
 
 
 def _evaluate_chunk(statistic: Statistic, queries: jax.Array, *parameters: Any) -> Any:
-    num = parameters[0].num
+    examples, log_weights, alpha, sigma = parameters
+    num = examples.num
     found = screen(queries, *parameters, k=FEWEST)
 
     def otherwise() -> Any:
@@ -309,7 +310,9 @@ def _evaluate_chunk(statistic: Statistic, queries: jax.Array, *parameters: Any) 
         refined, exact = _by_refinement(
             lambda mixture: (statistic(mixture), mixture.logits), more, queries, *parameters
         )
-        offset, agrees = _compare(more, jax.lax.stop_gradient(exact))
+        offset, agrees = _compare(
+            more, *jax.lax.stop_gradient((exact, queries, examples, log_weights, alpha, sigma))
+        )
 
         def product() -> Any:
             return _by_product(statistic, found.all_logits, offset, queries, *parameters)
@@ -319,12 +322,11 @@ def _evaluate_chunk(statistic: Statistic, queries: jax.Array, *parameters: Any) 
         left = ~few & ~agrees
 
         def with_more() -> Any:
-            _, alpha, sigma = parameters[1:]
-            exact = in_groups(
-                lambda *group: _accurately(statistic, *group, *parameters[:2]),
-                TOGETHER,
-                *(left, queries, alpha, sigma),
-            )
+            def group(wanted: jax.Array, *arguments: jax.Array) -> Any:
+                queries, alpha, sigma = arguments
+                return _accurately(statistic, wanted, queries, examples, log_weights, alpha, sigma)
+
+            exact = in_groups(group, TOGETHER, left, queries, alpha, sigma)
             return _choose(left, exact, by_product)
 
         return jax.lax.cond(any_of(left), with_more, lambda: by_product)
@@ -337,19 +339,12 @@ def _evaluate_chunk(statistic: Statistic, queries: jax.Array, *parameters: Any) 
 
 
 def _accurately(
-    statistic: Statistic,
-    wanted: jax.Array,
-    queries: jax.Array,
-    alpha: jax.Array,
-    sigma: jax.Array,
-    examples: Examples,
-    log_weights: jax.Array,
+    statistic: Statistic, wanted: jax.Array, queries: jax.Array, *parameters: Any
 ) -> Any:
     """Return a statistic by refining some examples, or all; undefined where not `wanted`."""
-    parameters = (examples, log_weights, alpha, sigma)
 
     def some() -> Any:
-        num = examples.num
+        num = parameters[0].num
         found = screen(queries, *parameters, k=min(_SOME, num - 1))
         return jax.lax.cond(
             any_of(wanted & ~_is_enough(found, num)),
@@ -371,25 +366,46 @@ def _is_enough(found: Screen, num: int) -> jax.Array:
     return found.rest < found.floor + 1.3 * math.log(eps) - math.log(num)
 
 
-def _compare(found: Screen, exact: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _compare(
+    found: Screen,
+    exact: jax.Array,
+    queries: jax.Array,
+    examples: Examples,
+    log_weights: jax.Array,
+    alpha: jax.Array,
+    sigma: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
     """Compare the product form with plain differences on the examples that were found.
 
     Args:
         found: by screening, with logits (Q, k).
         exact: the same logits by plain differences, (Q, k).
+        queries: (Q, d).
+        examples: N of them, with their table.
+        log_weights: (N,).
+        alpha: (Q,).
+        sigma: (Q,).
 
     Returns:
-        The error that all logits of a query have in common, and whether what is left of the
-        errors is harmless, (Q,) each.
+        The error that all logits of a query have in common, and whether the product form is good
+        enough without it, (Q,) each.
     """
+    assert examples.table is not None
     counts = found.logits > -jnp.inf
     error = jnp.where(counts, exact - found.logits, 0)
     offset = jnp.sum(error, axis=1) / jnp.maximum(1, jnp.sum(counts, axis=1))
     worst = jnp.max(jnp.where(counts, jnp.abs(error - offset[:, None]), 0), axis=1)
-    distance = jnp.max(jnp.where(counts, jnp.abs(exact), 0), axis=1)
+    farthest = jnp.max(jnp.where(counts, jnp.abs(exact), 0), axis=1)
     eps = float(jnp.finfo(worst.dtype).eps)
     # Plain differences have an error of some eps times the logit themselves.
-    return offset, worst <= eps * (1000 + 4 * distance)
+    agrees = worst <= eps * (1000 + 4 * farthest)
+
+    # x - alpha sum_n r_n x_n cancels where the examples that matter are much closer to x than x
+    # is to their common centre: at a twentieth, the score loses about 80 eps.
+    half_squares = jnp.where(counts, log_weights[found.indices] - exact, 0)
+    typical = jnp.sum(jax.nn.softmax(jnp.where(counts, exact, -jnp.inf)) * half_squares, axis=1)
+    scaled, precision = scaled_queries(queries, examples.table, alpha, sigma)
+    return offset, agrees & (400 * typical >= precision * jnp.sum(scaled**2, axis=1))
 
 
 def _choose(flags: jax.Array, yes: Any, no: Any) -> Any:

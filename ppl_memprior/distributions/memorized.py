@@ -183,6 +183,7 @@ class MemorizedPrior(WeightedExamples):
         Raises:
             ValueError: if `value` does not have that shape.
         """
+        self._in_memory("responsibilities")
         value = checked_value(value, self.batch_shape, self.event_shape)
         out = over_queries(_nearest.nearest_responsibilities, value, self.event_dim, self._tables())
         lead = jnp.broadcast_shapes(out.shape[:-1], self.batch_shape)

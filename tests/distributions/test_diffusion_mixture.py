@@ -235,3 +235,49 @@ def test_noise_levels_that_do_not_fit():
         prior.diffuse(1.0, np.ones(3))
     with pytest.raises(ValueError, match=r"alpha \(3,\).*batch_shape \(2,\)"):
         prior.denoise(np.zeros(2), np.ones(3), 1.0)
+
+
+ON_A_LINE = DiffusionMixturePrior([-1.5, -0.4, 0.4, 1.2, 2.5], 1.0, weights=[1, 2, 3, 0, 1])
+
+
+@pytest.mark.parametrize("sigma", [0.05, 0.3, 1.0, 3.0])
+def test_entropy_and_divergence_are_within_their_bounds(sigma):
+    p = DiffusionMixturePrior(ON_A_LINE.examples, sigma, weights=ON_A_LINE.weights)
+    q = DiffusionMixturePrior([-1.0, 0.3, 2.4], 2 * sigma, alpha=0.9)
+    grid = np.linspace(-20, 20, 100_001)
+    log_p, log_q = (np.asarray(d.log_prob(grid), np.float64) for d in (p, q))
+    mass = np.exp(log_p) * (grid[1] - grid[0])
+    slack = 1e-4  # the log-densities are in single precision
+    entropy, divergence = -np.sum(mass * log_p), np.sum(mass * (log_p - log_q))
+    least, most = p.entropy_bounds()
+    assert least - slack <= entropy <= most + slack
+    assert most - least < 0.4  # nats
+    least, most = p.kl_bounds(q)
+    assert max(least, 0) - slack <= divergence <= most + slack
+
+
+def test_bounds_are_sharp_where_components_do_not_overlap():
+    p = DiffusionMixturePrior(50 * np.eye(4, 3), np.array([0.1, 0.2]))
+    expected = np.log(4) + 1.5 * np.log(2 * np.pi * np.e * np.array([0.01, 0.04]))
+    for bound in p.entropy_bounds():
+        np.testing.assert_allclose(bound, expected, rtol=1e-5)
+    wide = DiffusionMixturePrior(50 * np.eye(4, 3), 0.4)
+    ratio = np.array([0.1, 0.2]) / 0.4
+    least, most = p.kl_bounds(wide)
+    # A single Gaussian's divergence is known; the lower bound loses log-terms of it only.
+    exact = 1.5 * (ratio**2 - 1) - 3 * np.log(ratio)
+    np.testing.assert_allclose(most, exact, rtol=1e-5)
+    assert np.all((least > 0) & (least <= exact))
+    np.testing.assert_allclose(p.kl_bounds(p)[1], 0, atol=1e-5)
+    for other, error in ((ON_A_LINE, ValueError), (dist.Normal(0, 1), TypeError)):
+        with pytest.raises(error, match="other"):
+            p.kl_bounds(other)
+
+
+def test_nearest_refuses_what_does_not_fit():
+    assert [v.shape for v in ON_A_LINE.nearest(np.zeros((4, 2)), 3)] == [(4, 2, 3)] * 2
+    for k in (0, 6):
+        with pytest.raises(ValueError, match=f"k is {k}, expected 1 to 5"):
+            ON_A_LINE.nearest(0.0, k)
+    with pytest.raises(ValueError, match="value has shape"):
+        DiffusionMixturePrior(np.eye(3), 1.0).nearest(np.zeros(2))
