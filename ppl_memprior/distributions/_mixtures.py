@@ -314,11 +314,22 @@ def _evaluate_chunk(statistic: Statistic, queries: jax.Array, *parameters: Any) 
             more, *jax.lax.stop_gradient((exact, queries, examples, log_weights, alpha, sigma))
         )
 
-        def product() -> Any:
-            return _by_product(statistic, found.all_logits, offset, queries, *parameters)
+        suits = agrees & ~few
 
-        by_product = jax.lax.cond(any_of(agrees & ~few), product, lambda: refined)
-        by_product = _choose(agrees & ~few, by_product, refined)
+        def product() -> Any:
+            # Where its logits may overflow they are left out before, not only after: the
+            # derivative of a choice between numbers multiplies what is not chosen by zero.
+            table = examples.table
+            x = jnp.where(suits[:, None], queries, alpha[:, None] * table.centre)
+            s = jnp.where(suits, sigma, table.unit)
+            logits = found.all_logits
+            if logits is not None:
+                logits = jnp.where(suits[:, None], logits, log_weights)
+            shift = jnp.where(suits, offset, 0)
+            return _by_product(statistic, logits, shift, x, examples, log_weights, alpha, s)
+
+        by_product = jax.lax.cond(any_of(suits), product, lambda: refined)
+        by_product = _choose(suits, by_product, refined)
         left = ~few & ~agrees
 
         def with_more() -> Any:
