@@ -10,6 +10,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ppl_memprior.distributions import MemorizedPrior
+
 NEIGHBOURS = 50
 
 
@@ -35,20 +37,23 @@ def nearest_examples(
         about 1 where the examples are no guide; NaN with fewer than two neighbours or where all
         distances are zero.
     """
-    points = np.asarray(x, dtype=np.float64).reshape(len(np.asarray(x)), -1)
-    stored = np.asarray(examples, dtype=np.float64).reshape(len(np.asarray(examples)), -1)
-    index = np.empty(len(points), dtype=np.intp)
-    ratio = np.full(len(points), np.nan)
-    for i, point in enumerate(points):
-        distance = np.linalg.norm(stored - point, axis=1)
+    stored = MemorizedPrior(np.asarray(examples))
+    neighbours = min(stored.num_examples, NEIGHBOURS + exclude_self)
+    distances, order = (np.asarray(found) for found in stored.nearest(np.asarray(x), neighbours))
+    index = np.empty(len(distances), dtype=np.intp)
+    ratio = np.full(len(distances), np.nan)
+    for i, (distance, where) in enumerate(zip(distances.astype(np.float64), order, strict=True)):
         if exclude_self:
-            distance[i] = np.inf
-        order = np.argsort(distance)[:NEIGHBOURS]
-        index[i] = order[0]
-        others = distance[order[1:]]
-        others = others[np.isfinite(others)]
+            # Among coinciding examples an example itself may come last, or not at all.
+            own = np.flatnonzero(where == i)
+            distance, where = (np.delete(v, own[0] if own.size else -1) for v in (distance, where))
+        if not where.size:
+            index[i] = i
+            continue
+        index[i] = where[0]
+        others = distance[1:]
         if others.size and others.mean() > 0:
-            ratio[i] = distance[order[0]] / others.mean()
+            ratio[i] = distance[0] / others.mean()
     return index, ratio
 
 
