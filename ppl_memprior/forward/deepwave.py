@@ -1,95 +1,43 @@
-"""Seismic waves as JAX functions of the velocity model, propagated by Deepwave.
+"""Four wave equations as JAX functions of the subsurface, propagated by Deepwave.
 
-A wave equation here is a frozen object made from a `Survey`: call it on a velocity model and get
-the recorded data. It checks velocities, batches many models into one propagation and pins
-everything that Deepwave would otherwise infer from the model, so that the same model gives the same
-data in every call. Derivatives and JAX transformations are left to `torch_call`.
+Each is what Deepwave solves, stated with its fields, units and the conditions under which it is
+stable; settings, checks and batches are left to `wave_equation` and `_propagate`.
 """
 
 from __future__ import annotations
 
-import functools
+import math
 import warnings
-from dataclasses import dataclass, field, fields
-from types import ModuleType
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
+from ._propagate import Limits, Physics, Relation, Shots, deepwave, linear
 from ._torch_evaluate import require
-from .survey import BANDWIDTH, Survey
-from .torch_call import TorchFunction, torch_function
+from .wave_equation import WaveEquation
 
-# Below this many grid cells per shortest wavelength, finite differences visibly disperse.
-_POINTS_PER_WAVELENGTH = 4.0
+# Sum of the absolute coefficients of the staggered first derivative by order of accuracy; a
+# staggered scheme is stable for Courant numbers up to its inverse.
+_STAGGERED_SUM = {2: 1.0, 4: 7 / 6, 6: 149 / 120, 8: 2161 / 1680}
+_COURANT = 0.6  # Deepwave's own choice
+
+# The channels of Deepwave, whose first axis is y, by the names used here.
+_RECEIVERS = {"pressure": "p", "vz": "y", "vx": "x"}
+_SOURCES = {"explosion": "pressure_rate", "fz": "y", "fx": "x"}
 
 
-@dataclass(frozen=True)
-class ScalarWave:
-    """Constant-density acoustic waves in 2-D: velocity model to recorded pressure.
+@dataclass(frozen=True, eq=False)
+class ScalarWave(WaveEquation):
+    """Acoustic waves of constant density: velocity to recorded pressure.
 
-    Solves v^-2 d2u/dt2 = laplacian(u) + f with absorbing boundaries (PML) on all four sides. It is
-    differentiable once in both modes; `jax.vmap` propagates many models together. Where the
-    survey's dt is too long for stability at `max_velocity`, Deepwave takes several steps inside
-    each; its reverse-mode gradient then correlates wavefields at the survey's samples only, which
-    differs from the exact (forward-mode) derivative by some 1e-5 of its size.
-
-    Args:
-        survey: sources, receivers, wavelet and model grid.
-        grid_spacing: size of a grid cell, m.
-        max_velocity: highest velocity that a model may have, m/s. It fixes the internal time step
-            and the absorbing boundaries, so that they do not depend on the model.
-        accuracy: order of the spatial finite differences: 2, 4, 6 or 8.
-        pml_width: width of the absorbing boundaries, cells.
-        min_velocity: lowest velocity expected, m/s, for a warning where the grid is too coarse for
-            the shortest wavelength. None skips that check.
-        max_memory: the number of models that propagate together is chosen so that the wavefields
-            stored for one gradient stay below about this many bytes.
-
-    Raises:
-        ImportError: PyTorch or Deepwave is not installed.
-        ValueError: a number that is not positive, or an accuracy that Deepwave does not have.
+    Solves v^-2 d2u/dt2 = laplacian(u) - f, where f is the wavelet in the cells of the sources and
+    zero elsewhere, and records u. u has the unit of f times m^2. All settings are those of
+    `WaveEquation`, as is what they raise.
     """
-
-    survey: Survey
-    grid_spacing: float = 10.0
-    max_velocity: float = field(default=4500.0, kw_only=True)
-    accuracy: int = field(default=4, kw_only=True)
-    pml_width: int = field(default=20, kw_only=True)
-    min_velocity: float | None = field(default=None, kw_only=True)
-    max_memory: float = field(default=1e9, kw_only=True)
-
-    def __post_init__(self) -> None:
-        for name in ("grid_spacing", "max_velocity", "max_memory"):
-            value = getattr(self, name)
-            if not (np.isfinite(value) and value > 0):
-                raise ValueError(f"{name} must be positive and finite, got {value}.")
-        if self.accuracy not in (2, 4, 6, 8):
-            raise ValueError(f"accuracy must be 2, 4, 6 or 8, got {self.accuracy}.")
-        if self.pml_width < 0:
-            raise ValueError(f"pml_width must not be negative, got {self.pml_width}.")
-        self._warn_of_dispersion()
-        _deepwave()
-        propagator = _Propagator(self)
-        object.__setattr__(
-            self,
-            "_function",
-            torch_function(
-                propagator.one, batched=propagator.many, max_batch=self._models_per_call()
-            ),
-        )
-
-    @property
-    def input_shape(self) -> tuple[int, int]:
-        """Shape (nz, nx) of a velocity model."""
-        return self.survey.shape
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """Shape (shots, receivers, nt) of the data."""
-        return self.survey.num_shots, self.survey.num_receivers, self.survey.num_times
 
     def __call__(self, v: jax.typing.ArrayLike) -> jax.Array:
         """Data recorded in a velocity model.
@@ -98,148 +46,347 @@ class ScalarWave:
             v: velocity, m/s, shape (nz, nx), float32 or float64.
 
         Returns:
-            Pressure at the receivers, shape (shots, receivers, nt), of the dtype of `v`. While JAX
-            traces (`jit`, `vmap`, `grad`) the values are not known, so a model with a velocity that
-            is not finite or not in (0, max_velocity] gets data (and gradients) of NaN, which every
-            sampler rejects; the other models of a batch are not affected.
+            Pressure at the receivers, shape (shots, receivers, nt), of the dtype of `v`; shape
+            (shots, receivers, frequencies, 2) with `frequencies`. While JAX traces (`jit`, `vmap`,
+            `grad`) the values are not known, so a model with a velocity that is not finite or not
+            in (0, max_velocity] gets data (and gradients) of NaN, which every sampler rejects; the
+            other models of a batch are not affected.
 
         Raises:
             ValueError: a model of another shape; outside of a trace also a velocity that is not
                 finite or not in (0, max_velocity].
         """
-        array = jnp.asarray(v)
-        if not jnp.issubdtype(array.dtype, jnp.floating):
-            array = array.astype(jnp.result_type(float))
-        if array.shape != self.input_shape:
-            advice = " Use jax.vmap for many models." if array.ndim > 2 else ""
-            raise ValueError(
-                f"a velocity model of shape {self.input_shape} (depth, distance) is expected, "
-                f"got {array.shape}.{advice}"
+        return self._apply(v)
+
+    def _physics(self) -> Physics:
+        def solve(fields: Sequence[Any], shots: Shots, settings: dict[str, Any]) -> Any:
+            return deepwave().scalar(
+                fields[0],
+                source_amplitudes=shots.amplitudes,
+                source_locations=shots.sources,
+                receiver_locations=shots.receivers,
+                **settings,
+            )[-1][:, None]
+
+        limits = (_velocity_limits("velocity", self.max_velocity),)
+        highest = _highest_float32(self.max_velocity)
+        return Physics(limits, solve, highest, histories=1, cells=self.survey.shape)
+
+
+@dataclass(frozen=True, eq=False)
+class ScalarBorn(WaveEquation):
+    """Acoustic waves scattered once: a linear function of a velocity perturbation.
+
+    With u the wavefield of `ScalarWave` in the background velocity v, solves
+
+        v^-2 d2w/dt2 = laplacian(w) + 2 v^-3 dv d2u/dt2
+
+    and records w. So it is the derivative of `ScalarWave` at v along dv, to rounding; the gradient
+    of half its squared misfit is a reverse time migration. Settings that are not named here are
+    those of `WaveEquation`.
+
+    Args:
+        velocity: background velocity v, m/s, shape (nz, nx), in (0, max_velocity].
+
+    Raises:
+        ImportError: see `WaveEquation`.
+        ValueError: see `WaveEquation`; also a background that is not a velocity model.
+    """
+
+    velocity: ArrayLike = field(kw_only=True, repr=False)
+
+    def __call__(self, dv: jax.typing.ArrayLike) -> jax.Array:
+        """Data scattered by a velocity perturbation.
+
+        Args:
+            dv: perturbation of the velocity, m/s, shape (nz, nx), float32 or float64. Any finite
+                value: nothing is assumed to be small.
+
+        Returns:
+            Scattered pressure at the receivers, shape and dtype as of `ScalarWave`. NaN for a
+            perturbation that is not finite, where its values are not known.
+
+        Raises:
+            ValueError: a perturbation of another shape; outside of a trace also one that is not
+                finite.
+        """
+        return self._apply(dv)
+
+    def _physics(self) -> Physics:
+        background = np.array(self.velocity, dtype=np.float64)
+        self._check_shape("background velocity", background.shape)
+        _velocity_limits("background velocity", self.max_velocity).check(background)
+        background.setflags(write=False)
+        object.__setattr__(self, "velocity", background)
+        # It tells of a change since older versions of Deepwave, which concerns nobody here.
+        warnings.filterwarnings(
+            "ignore", "dv is non-zero in the outermost cells", deepwave().MigrationWarning
+        )
+
+        def solve(fields: Sequence[Any], shots: Shots, settings: dict[str, Any]) -> Any:
+            v = require("torch").tensor(background, dtype=fields[0].dtype, device=fields[0].device)
+
+            def scattered(dv: Any) -> Any:
+                return deepwave().scalar_born(
+                    v,
+                    dv=dv,
+                    source_amplitudes=shots.amplitudes,
+                    source_locations=shots.sources,
+                    sc_receiver_locations=shots.receivers,
+                    **settings,
+                )[-1][:, None]
+
+            # Deepwave has no forward mode for it.
+            return linear(scattered, fields[0])
+
+        limits = (Limits("velocity perturbation", "m/s"),)
+        highest = _highest_float32(self.max_velocity)
+        return Physics(limits, solve, highest, histories=1, cells=self.survey.shape)
+
+
+@dataclass(frozen=True, eq=False)
+class AcousticWave(WaveEquation):
+    """Acoustic waves of variable density: velocity and density to recorded pressure.
+
+    Solves, on a staggered grid,
+
+        rho dq/dt = -grad(p),    1 / (rho v^2) dp/dt = -div(q) + s
+
+    for the pressure p, Pa, and the particle velocity q, m/s, where s is the wavelet in the cells of
+    the sources: an injected volume per volume and time, 1/s. Records p. A source's sample acts half
+    a time step (of the ones inside) after the pressure of the same index is recorded. Settings that
+    are not named here are those of `WaveEquation`.
+
+    Args:
+        density_range: lowest and highest density that a model may have, kg/m^3. A large contrast
+            takes smaller time steps to be stable.
+
+    Raises:
+        ImportError: see `WaveEquation`.
+        ValueError: see `WaveEquation`; also a range of densities that is not one.
+    """
+
+    density_range: Sequence[float] = field(default=(1000.0, 3000.0), kw_only=True)
+
+    def __call__(self, v: jax.typing.ArrayLike, rho: jax.typing.ArrayLike) -> jax.Array:
+        """Data recorded in a model of velocity and density.
+
+        Args:
+            v: velocity, m/s, shape (nz, nx), in (0, max_velocity].
+            rho: density, kg/m^3, shape (nz, nx), in `density_range`.
+
+        Returns:
+            Pressure at the receivers, Pa, shape and dtype as of `ScalarWave`, also its NaN for
+            models outside of these limits.
+
+        Raises:
+            ValueError: as of `ScalarWave`.
+        """
+        return self._apply(v, rho)
+
+    def _physics(self) -> Physics:
+        def solve(fields: Sequence[Any], shots: Shots, settings: dict[str, Any]) -> Any:
+            return (
+                deepwave()
+                .acoustic(
+                    *fields,
+                    source_amplitudes_volume_rate=shots.amplitudes,
+                    source_locations_volume_rate=shots.sources,
+                    receiver_locations_p=shots.receivers,
+                    **settings,
+                )
+                .receiver_amplitudes_p[:, None]
             )
-        if not isinstance(array, jax.core.Tracer):
-            self._check_velocity(np.asarray(array))
-        function: TorchFunction = self._function  # type: ignore[attr-defined]
-        return function(array)
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (type(self), {f.name: getattr(self, f.name) for f in fields(self)})
+        low, high = _checked_range(self.density_range)
+        object.__setattr__(self, "density_range", (low, high))
+        return Physics(
+            (
+                _velocity_limits("velocity", self.max_velocity),
+                _density_limits(low, high),
+            ),
+            solve,
+            self.max_velocity * _staggered_factor(self.accuracy, high / low),
+            histories=3,
+            cells=self.survey.shape,
+        )
 
-    def _check_velocity(self, v: np.ndarray) -> None:
-        if not np.all(np.isfinite(v)):
-            raise ValueError(
-                f"the velocity model has {np.count_nonzero(~np.isfinite(v))} non-finite values "
-                f"among {v.size}; every velocity must be a number of m/s."
+
+@dataclass(frozen=True, eq=False)
+class ElasticWave(WaveEquation):
+    """Elastic waves in the plane (P and SV): velocities and density to what receivers record.
+
+    Solves, on a staggered grid,
+
+        rho dq/dt = div(sigma) + f,
+        dsigma/dt = lambda div(q) I + mu (grad(q) + grad(q)^T) - s I
+
+    for the particle velocity q, m/s, and the stress sigma, Pa, with the Lame parameters
+    lambda = rho (vp^2 - 2 vs^2) and mu = rho vs^2. The wavelet is s, a pressure per time, Pa/s
+    (`source` "explosion"), or a component of f, a force per volume, N/m^3 ("fz", down, and "fx").
+    Particle velocity and force are half a cell below (vz, fz) or beyond (vx, fx) the cell of their
+    receiver or source; one row and one column are added behind the last ones, with their values, to
+    make room for that. Velocity is recorded half a time step (of the ones inside) before pressure.
+    Settings that are not named here are those of `WaveEquation`; `max_velocity` is that of P waves,
+    `min_velocity` that of S waves.
+
+    Args:
+        density_range: lowest and highest density that a model may have, kg/m^3. A large contrast
+            takes smaller time steps to be stable.
+        source: what the sources are: "explosion", "fz" or "fx".
+        components: what receivers record, in this order: any of "vz", "vx" (particle velocity, m/s)
+            and "pressure" (Pa).
+
+    Raises:
+        ImportError: see `WaveEquation`.
+        ValueError: see `WaveEquation`; also a range of densities that is not one, or a source or
+            component of another name.
+    """
+
+    density_range: Sequence[float] = field(default=(1000.0, 3000.0), kw_only=True)
+    source: str = field(default="explosion", kw_only=True)
+    components: Sequence[str] = field(default=("vz", "vx"), kw_only=True)
+
+    def __call__(
+        self, vp: jax.typing.ArrayLike, vs: jax.typing.ArrayLike, rho: jax.typing.ArrayLike
+    ) -> jax.Array:
+        """Data recorded in an elastic model.
+
+        Args:
+            vp: velocity of P waves, m/s, shape (nz, nx), in (0, max_velocity].
+            vs: velocity of S waves, m/s, shape (nz, nx), not negative and below sqrt(3)/2 vp, where
+                the bulk modulus would be zero; zero is a fluid.
+            rho: density, kg/m^3, shape (nz, nx), in `density_range`.
+
+        Returns:
+            What the receivers record, shape (components, shots, receivers, nt), or (components,
+            shots, receivers, frequencies, 2) with `frequencies`, of the dtype of the fields. NaN
+            for models outside of these limits, where their values are not known.
+
+        Raises:
+            ValueError: as of `ScalarWave`.
+        """
+        return self._apply(vp, vs, rho)
+
+    def _physics(self) -> Physics:
+        low, high = _checked_range(self.density_range)
+        object.__setattr__(self, "density_range", (low, high))
+        components = tuple(self.components)
+        object.__setattr__(self, "components", components)
+        _check_names("component", components, _RECEIVERS)
+        _check_names("source", (self.source,), _SOURCES)
+        source, channels = _SOURCES[self.source], [_RECEIVERS[name] for name in components]
+
+        def solve(fields: Sequence[Any], shots: Shots, settings: dict[str, Any]) -> Any:
+            torch = require("torch")
+            padded = [_one_cell_more(values) for values in fields]
+            located = {f"source_locations_{source}": shots.sources}
+            located |= {f"receiver_locations_{channel}": shots.receivers for channel in channels}
+            recorded = deepwave().elastic(
+                *deepwave().vpvsrho_to_lambmubuoyancy(*padded),
+                **{f"source_amplitudes_{source}": shots.amplitudes},
+                **located,
+                **settings,
             )
-        if v.min() <= 0:
-            raise ValueError(
-                f"the lowest velocity is {v.min():g} m/s; velocities must be positive. A prior "
-                "that can reach this needs a positive support or bounds."
-            )
-        if v.max() > self.max_velocity:
-            raise ValueError(
-                f"the highest velocity is {v.max():g} m/s, above max_velocity = "
-                f"{self.max_velocity:g} m/s, for which the time step is stable. Raise max_velocity "
-                "(smaller time steps, slower) or bound the model."
-            )
+            data = [getattr(recorded, f"receiver_amplitudes_{channel}") for channel in channels]
+            return torch.stack(data, dim=1)
 
-    def _warn_of_dispersion(self) -> None:
-        if self.min_velocity is None:
-            return
-        if not (np.isfinite(self.min_velocity) and self.min_velocity > 0):
-            raise ValueError(f"min_velocity must be positive and finite, got {self.min_velocity}.")
-        highest = BANDWIDTH * self.survey.peak_frequency
-        points = self.min_velocity / highest / self.grid_spacing
-        if points < _POINTS_PER_WAVELENGTH:
-            warnings.warn(
-                f"grid dispersion: the shortest wavelength, {self.min_velocity / highest:.3g} m "
-                f"({self.min_velocity:g} m/s at {highest:g} Hz), has {points:.2g} grid cells of "
-                f"{self.grid_spacing:g} m where about {_POINTS_PER_WAVELENGTH:g} are needed. Lower "
-                "the peak frequency or the grid spacing.",
-                stacklevel=4,
-            )
-
-    def _models_per_call(self) -> int:
-        """How many models one propagation may hold within `max_memory`."""
-        survey = self.survey
-        cells = np.prod([n + 2 * self.pml_width + self.accuracy for n in survey.shape])
-        stored = float(survey.num_shots * survey.num_times) * float(cells) * 4
-        return max(1, int(self.max_memory // stored))
+        return Physics(
+            (
+                _velocity_limits("P velocity", self.max_velocity),
+                Limits("S velocity", "m/s", 0.0, closed=True, advice_low=_NEGATIVE),
+                _density_limits(low, high),
+            ),
+            solve,
+            # The stiffness along an axis and across it add up, to twice rho vp^2 at most.
+            self.max_velocity * _staggered_factor(self.accuracy, 2.0 * high / low),
+            histories=5,
+            cells=(self.survey.shape[0] + 1, self.survey.shape[1] + 1),
+            relation=Relation(_bulk_modulus_is_positive, _bulk_modulus_message),
+            components=len(components),
+        )
 
 
-class _Propagator:
-    """Deepwave's calls for one `ScalarWave`, as functions of tensors."""
-
-    def __init__(self, wave: ScalarWave) -> None:
-        torch = require("torch")
-        survey = wave.survey
-        self.shots = survey.num_shots
-        self.sources = torch.from_numpy(survey.source_locations.copy())
-        self.receivers = torch.from_numpy(survey.receiver_locations.copy())
-        self.wavelet = torch.from_numpy(survey.wavelet.copy())
-        self.max_velocity = wave.max_velocity
-        self.shape = wave.shape
-        self.settings = {
-            "grid_spacing": wave.grid_spacing,
-            "dt": survey.dt,
-            "accuracy": wave.accuracy,
-            "pml_width": wave.pml_width,
-            "pml_freq": survey.peak_frequency,
-            "max_vel": wave.max_velocity,
-        }
-
-    def one(self, v: Any) -> Any:
-        """Data (shots, receivers, nt) of one model (nz, nx); NaN where the model is not valid."""
-        # Shapes are learned by a call on zeros, which is not valid either: nothing is propagated.
-        if not self._valid(v):
-            return self._nothing(v[None])[0]
-        return self._propagate(v, 1)
-
-    def many(self, v: Any) -> Any:
-        """Data (n, shots, receivers, nt) of n models (n, nz, nx), in one propagation."""
-        torch = require("torch")
-        valid = self._valid(v)
-        good = valid.nonzero()[:, 0]
-        if len(good) == 0:
-            return self._nothing(v)
-        models = v if len(good) == len(v) else v[good]
-        shots = models[:, None].expand(-1, self.shots, -1, -1).reshape(-1, *v.shape[1:])
-        data = self._propagate(shots, len(good)).reshape(len(good), *self.shape)
-        if len(good) == len(v):
-            return data
-        bad = (~valid).nonzero()[:, 0]
-        order = torch.argsort(torch.cat([good, bad]))
-        return torch.cat([data, self._nothing(v[bad])])[order]
-
-    def _valid(self, v: Any) -> Any:
-        """For every model, whether all of its velocities are in (0, max_velocity]."""
-        # Comparisons with NaN are false.
-        inside = (v.detach() > 0) & (v.detach() <= self.max_velocity)
-        return inside.flatten(-2).all(-1)
-
-    def _nothing(self, v: Any) -> Any:
-        """NaN in the place of data, and in the place of gradients."""
-        return (v.sum((1, 2)) * float("nan"))[:, None, None, None].expand(-1, *self.shape)
-
-    def _propagate(self, v: Any, models: int) -> Any:
-        shots = models * self.shots
-        amplitudes = self.wavelet.to(v.dtype).expand(shots, self.sources.shape[1], -1)
-        return _deepwave().scalar(
-            v,
-            source_amplitudes=amplitudes,
-            source_locations=self.sources.repeat(models, 1, 1),
-            receiver_locations=self.receivers.repeat(models, 1, 1),
-            **self.settings,
-        )[-1]
+_POSITIVE = (
+    "velocities must be positive. A prior that can reach this needs a positive support or bounds."
+)
+_NEGATIVE = "velocities of S waves must not be negative. A prior that can reach this needs bounds."
 
 
-@functools.cache
-def _deepwave() -> ModuleType:
-    require("torch")
-    with warnings.catch_warnings():
-        # Deepwave's import announces that torch.jit.script is deprecated, many times.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        return require("deepwave")
+def _highest_float32(velocity: float) -> float:
+    """The velocity, or the float32 next to it where that is higher and so can be in a model."""
+    return max(velocity, float(np.float32(velocity)))
 
 
-def _rebuild(cls: type, values: dict[str, Any]) -> Any:
-    return cls(**values)
+def _velocity_limits(name: str, highest: float) -> Limits:
+    beyond = (
+        f"max_velocity = {highest:g} m/s, for which the time step is stable. Raise max_velocity "
+        "(smaller time steps, slower) or bound the model."
+    )
+    return Limits(name, "m/s", 0.0, highest, advice_low=_POSITIVE, advice_high=beyond)
+
+
+def _density_limits(low: float, high: float) -> Limits:
+    between = (
+        f"density_range = ({low:g}, {high:g}) kg/m^3, for which the time step is stable. Widen "
+        "density_range (smaller time steps, slower) or bound the model."
+    )
+    return Limits(
+        "density",
+        "kg/m^3",
+        low,
+        high,
+        closed=True,
+        advice_low=f"below {between}",
+        advice_high=between,
+    )
+
+
+def _checked_range(density_range: Sequence[float]) -> tuple[float, float]:
+    values = tuple(float(value) for value in density_range)
+    if len(values) != 2 or not (0 < values[0] <= values[1] < math.inf):
+        raise ValueError(
+            "density_range must be two positive densities in kg/m^3, lowest first, got "
+            f"{density_range}."
+        )
+    return values[0], values[1]
+
+
+def _staggered_factor(accuracy: int, contrast: float) -> float:
+    """By what a velocity must be raised for a staggered time step to be stable.
+
+    The largest eigenvalue of the discrete operator is bounded by that of the largest stiffness with
+    the smallest density, whichever cells they are in. Deepwave takes the same bound of the models
+    at hand, and refuses those beyond; here it is one of all models that are allowed, so that none
+    is refused and no batch of models differs from its members.
+    """
+    # The last factor leaves room for rounding in float32.
+    return max(1.0, _COURANT * _STAGGERED_SUM[accuracy] * math.sqrt(contrast)) * (1 + 1e-6)
+
+
+def _bulk_modulus_is_positive(vp: Any, vs: Any, rho: Any) -> Any:
+    return 4.0 * vs**2 < 3.0 * vp**2
+
+
+def _bulk_modulus_message(vp: NDArray[Any], vs: NDArray[Any], rho: NDArray[Any]) -> str:
+    worst = np.unravel_index(np.argmax(vs / vp), vp.shape)
+    return (
+        f"the S velocity is {vs[worst]:g} m/s where the P velocity is {vp[worst]:g} m/s, in cell "
+        f"{tuple(int(i) for i in worst)}; it must be below {vp[worst] * math.sqrt(0.75):g} m/s "
+        "there (sqrt(3)/2 of it), for the bulk modulus to be positive."
+    )
+
+
+def _check_names(what: str, names: Sequence[str], known: dict[str, str]) -> None:
+    if not names or len(set(names)) < len(names) or not set(names) <= set(known):
+        raise ValueError(
+            f"{what} must be of {', '.join(map(repr, known))}, each once at most, got "
+            f"{', '.join(map(repr, names)) or 'none'}."
+        )
+
+
+def _one_cell_more(values: Any) -> Any:
+    """A field with its last row and its last column repeated."""
+    torch = require("torch")
+    values = torch.cat([values, values[..., -1:, :]], dim=-2)
+    return torch.cat([values, values[..., :, -1:]], dim=-1)

@@ -7,10 +7,13 @@ physics, which belong to the wave equation that is given the survey (`deepwave`)
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # A Ricker wavelet's amplitude spectrum falls to 2 % of its peak at 2.5 times the peak frequency.
 BANDWIDTH = 2.5
@@ -99,6 +102,58 @@ class Survey:
     def num_times(self) -> int:
         """Number of time samples."""
         return len(self.wavelet)
+
+    @property
+    def times(self) -> NDArray[np.float64]:
+        """Times of the samples, s, shape (nt,)."""
+        return np.arange(self.num_times, dtype=np.float64) * np.float64(self.dt)
+
+    @classmethod
+    def from_metres(
+        cls,
+        shape: tuple[int, int],
+        grid_spacing: float,
+        sources: ArrayLike,
+        receivers: ArrayLike,
+        *,
+        peak_frequency: float,
+        dt: float,
+        num_times: int | None = None,
+        wavelet: ArrayLike | None = None,
+    ) -> Survey:
+        """Sources and receivers at positions in metres, each moved to the nearest cell.
+
+        The middle of the first cell is at (0, 0), that of cell (i, j) at (i, j) `grid_spacing`; so
+        no position moves by more than half a cell along an axis.
+
+        Args:
+            shape: cells of the model grid (nz, nx).
+            grid_spacing: size of a cell, m: the wave equation's.
+            sources: positions (depth, distance), m, of shape (shots, 2), or (shots,
+                sources_per_shot, 2).
+            receivers: positions (depth, distance), m, of shape (receivers, 2) for the same
+                receivers in all shots, or (shots, receivers, 2).
+            peak_frequency: frequency at which the wavelet is strongest, Hz.
+            dt: time step, s.
+            num_times: number of time samples of a Ricker wavelet.
+            wavelet: what every source emits instead, shape (nt,).
+
+        Raises:
+            ValueError: a position outside the grid, a number that does not fit, or not exactly one
+                of `num_times` and `wavelet`.
+        """
+        if (num_times is None) == (wavelet is None):
+            raise ValueError("give one of num_times, for a Ricker wavelet, and wavelet.")
+        if wavelet is None:
+            wavelet = _whole_ricker(peak_frequency, num_times or 0, dt)
+        grid = _grid(shape)
+        fired = _nearest_cells(sources, "sources", grid, grid_spacing)
+        heard = _nearest_cells(receivers, "receivers", grid, grid_spacing)
+        if fired.ndim == 2:
+            fired = fired[:, None]
+        if heard.ndim == 2:
+            heard = np.broadcast_to(heard, (len(fired), *heard.shape))
+        return cls(grid, fired, heard, np.asarray(wavelet), dt, peak_frequency)
 
     @classmethod
     def surface(
@@ -204,13 +259,7 @@ class Survey:
         num_times: int,
     ) -> Survey:
         """Sources and receivers, each (row, how many), evenly spread along a row."""
-        _check_time_axis(peak_frequency, dt)
-        if num_times * dt < 3.0 / peak_frequency:
-            raise ValueError(
-                f"{num_times} samples of {dt} s record {num_times * dt:g} s, less than the "
-                f"{3.0 / peak_frequency:g} s that a {peak_frequency} Hz Ricker wavelet lasts. "
-                "Raise num_times."
-            )
+        wavelet = _whole_ricker(peak_frequency, num_times, dt)
         grid = _grid(shape)
         fired = _spread(grid, *sources, "shots")
         heard = _spread(grid, *receivers, "receivers")
@@ -218,20 +267,29 @@ class Survey:
             grid,
             fired[:, None, :],
             np.broadcast_to(heard, (len(fired), *heard.shape)),
-            ricker(peak_frequency, num_times, dt),
+            wavelet,
             dt,
             peak_frequency,
         )
 
-    def _key(self) -> tuple[Any, ...]:
-        values = (getattr(self, field.name) for field in fields(self))
-        return tuple((v.shape, v.tobytes()) if isinstance(v, np.ndarray) else v for v in values)
+    def plot(self, grid_spacing: float | None = None) -> Figure:
+        """A picture: where sources and receivers are, the wavelet and its spectrum.
+
+        Args:
+            grid_spacing: size of a cell, m, for axes in metres; None for axes in cells.
+
+        Returns:
+            A Matplotlib figure; `figure.savefig(path)` writes it.
+        """
+        from ._survey_plot import draw
+
+        return draw(self, grid_spacing)
 
     def __eq__(self, other: object) -> bool:
-        return self._key() == other._key() if isinstance(other, Survey) else NotImplemented
+        return value_key(self) == value_key(other) if isinstance(other, Survey) else NotImplemented
 
     def __hash__(self) -> int:
-        return hash(self._key())
+        return hash(value_key(self))
 
     def __repr__(self) -> str:
         return (
@@ -240,11 +298,55 @@ class Survey:
         )
 
 
+def value_key(record: Any) -> tuple[Any, ...]:
+    """The values of a dataclass as a tuple that can be compared and hashed, arrays included."""
+    values = (getattr(record, field.name) for field in fields(record))
+    return tuple((v.shape, v.tobytes()) if isinstance(v, np.ndarray) else v for v in values)
+
+
 def _grid(shape: Any) -> tuple[int, int]:
     grid = tuple(int(n) for n in shape)
     if len(grid) != 2 or min(grid) < 1:
         raise ValueError(f"shape must be two positive numbers of cells (nz, nx), got {shape}.")
     return grid[0], grid[1]
+
+
+def _whole_ricker(peak_frequency: float, num_times: int, dt: float) -> NDArray[np.float64]:
+    """A Ricker wavelet on a time axis that is long enough for it."""
+    _check_time_axis(peak_frequency, dt)
+    if num_times * dt < 3.0 / peak_frequency:
+        raise ValueError(
+            f"{num_times} samples of {dt} s record {num_times * dt:g} s, less than the "
+            f"{3.0 / peak_frequency:g} s that a {peak_frequency} Hz Ricker wavelet lasts. "
+            "Raise num_times."
+        )
+    return ricker(peak_frequency, num_times, dt)
+
+
+def _nearest_cells(
+    positions: ArrayLike, name: str, grid: tuple[int, int], grid_spacing: float
+) -> NDArray[np.int64]:
+    """Cells nearest to positions in metres, of shape (..., 2)."""
+    given = np.asarray(positions, dtype=np.float64)
+    if given.ndim not in (2, 3) or given.shape[-1] != 2 or not given.size:
+        raise ValueError(
+            f"{name} must be positions (depth, distance) in m, of shape (n, 2) or (shots, n, 2), "
+            f"got shape {given.shape}."
+        )
+    if not (np.isfinite(grid_spacing) and grid_spacing > 0):
+        raise ValueError(f"grid_spacing must be positive and finite, got {grid_spacing}.")
+    cells = np.rint(given / grid_spacing)
+    # Not a number is outside as well.
+    outside = ~np.all((cells >= 0) & (cells < np.array(grid)), axis=-1)
+    if np.any(outside):
+        depth, distance = given[outside][0]
+        extent = [(n - 1) * grid_spacing for n in grid]
+        raise ValueError(
+            f"{name}: the position at depth {depth:g} m and distance {distance:g} m lies outside "
+            f"the grid, whose cells reach from 0 to {extent[0]:g} m and from 0 to {extent[1]:g} m; "
+            f"{np.count_nonzero(outside)} positions do."
+        )
+    return cells.astype(np.int64)
 
 
 def _check_time_axis(peak_frequency: float, dt: float) -> None:

@@ -33,6 +33,11 @@ def test_stylized(load, short, tmp_path):
     assert "Believe linearized" in narrow.verdicts[-1].text
 
 
+def test_survey_picture(load, tmp_path):
+    survey = load("survey_picture").main(tmp_path / "survey.png", (12, 14), 5, dpi=40)
+    assert survey.num_receivers == 5 and (tmp_path / "survey.png").stat().st_size > 1000
+
+
 @pytest.mark.slow
 def test_readme_code(short, tmp_path, monkeypatch, capsys):
     code = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)

@@ -85,3 +85,69 @@ def test_survey_refuses(change, message):
     }
     with pytest.raises(ValueError, match=message):
         Survey(**values)
+
+
+def test_positions_in_metres():
+    given = {"shape": (20, 11), "grid_spacing": 10.0, "peak_frequency": 10.0, "dt": 0.002}
+    survey = Survey.from_metres(
+        **given, sources=[[12.0, 0.0], [8.0, 104.9]], receivers=[[190.0, 34.0]], num_times=200
+    )
+    assert survey.source_locations.tolist() == [[[1, 0]], [[1, 10]]]
+    assert survey.receiver_locations.tolist() == [[[19, 3]], [[19, 3]]]
+    np.testing.assert_array_equal(survey.wavelet, ricker(10.0, 200, 0.002))
+    np.testing.assert_allclose(survey.times[[0, -1]], [0.0, 0.398])
+    pairs = Survey.from_metres(
+        **given, sources=[[[0, 0], [0, 20]]], receivers=[[[0, 50]]], wavelet=np.ones(7)
+    )
+    assert pairs.source_locations.tolist() == [[[0, 0], [0, 2]]] and pairs.num_times == 7
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"sources": [[0.0, 106.0]]}, r"distance 106 m lies outside .* from 0 to 100 m; 1 pos"),
+        ({"receivers": [[np.nan, 0.0]]}, "receivers: the position at depth nan m"),
+        ({"receivers": [1.0, 2.0]}, r"got shape \(2,\)"),
+        ({"grid_spacing": 0.0}, "grid_spacing must be positive and finite, got 0"),
+        ({"num_times": None}, "one of num_times"),
+        ({"num_times": 20}, "Raise num_times"),
+    ],
+)
+def test_positions_in_metres_refuse(change, message):
+    values = {
+        "shape": (20, 11),
+        "grid_spacing": 10.0,
+        "sources": [[0.0, 0.0]],
+        "receivers": [[0.0, 0.0]],
+        "peak_frequency": 10.0,
+        "dt": 0.002,
+        "num_times": 200,
+        **change,
+    }
+    with pytest.raises(ValueError, match=message):
+        Survey.from_metres(**values)
+
+
+@pytest.mark.parametrize(("grid_spacing", "unit"), [(None, "cells"), (25.0, "m")])
+@pytest.mark.parametrize(
+    "survey",
+    [
+        Survey.surface((20, 40), 3, 9, **LINE),
+        Survey.transmission((20, 11), 1, 3, **LINE),
+        Survey.openfwi((140, 130), num_receivers=10),
+        Survey((3, 3), [[[0, 0]]], [[[2, 2]]], [1.0], 0.01, 10.0),
+    ],
+    ids=["surface", "transmission", "openfwi", "one sample"],
+)
+def test_picture_is_labelled(survey, grid_spacing, unit, tmp_path):
+    figure = survey.plot(grid_spacing)
+    geometry, wavelet, spectrum = figure.axes
+    assert geometry.get_xlabel() == f"distance ({unit})"
+    assert geometry.get_ylabel() == f"depth ({unit})" and geometry.yaxis_inverted()
+    assert f"{survey.shape[0]} x {survey.shape[1]} cells" in geometry.get_title()
+    scale = grid_spacing or 1.0
+    receivers, sources = geometry.get_lines()[:2]
+    assert receivers.get_xdata().max() == scale * survey.receiver_locations[..., 1].max()
+    assert sources.get_ydata().max() == scale * survey.source_locations[..., 0].max()
+    assert wavelet.get_xlabel() == "time (s)" and spectrum.get_xlabel() == "frequency (Hz)"
+    figure.savefig(tmp_path / "survey.png")

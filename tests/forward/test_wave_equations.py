@@ -1,0 +1,396 @@
+"""All wave equations through the same properties, against Deepwave called from PyTorch."""
+
+import pickle
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.test_util import check_grads
+
+from ppl_memprior.forward import (
+    AcousticWave,
+    ElasticWave,
+    ScalarBorn,
+    ScalarWave,
+    Survey,
+    WaveEquation,
+)
+
+torch = pytest.importorskip("torch")
+deepwave = pytest.importorskip("deepwave")
+pytestmark = pytest.mark.torch
+
+SHAPE = (11, 13)
+# Velocity receivers in the last row and column included.
+SURVEY = Survey(
+    SHAPE,
+    [[[1, 2]], [[2, 10]], [[8, 6]]],
+    [[[1, 1], [1, 7], [10, 12], [6, 3]]] * 3,
+    Survey.surface(SHAPE, 1, 1, peak_frequency=12.0, dt=0.002, num_times=130).wavelet,
+    0.002,
+    12.0,
+)
+RANDOM = np.random.default_rng(0)
+
+
+def smooth(low, high):
+    """Blocks of random values, float32."""
+    rows, columns = (n // 3 + 1 for n in SHAPE)
+    blocks = np.kron(RANDOM.uniform(low, high, (rows, columns)), np.ones((3, 3)))
+    return blocks[: SHAPE[0], : SHAPE[1]].astype(np.float32)
+
+
+VP = smooth(2000.0, 3000.0)
+VS = smooth(1000.0, 1500.0)
+RHO = smooth(1800.0, 2400.0)
+DV = smooth(-100.0, 100.0)
+SETTINGS = {"pml_width": 5, "max_velocity": 3500.0}
+DENSITY = {"density_range": (1500.0, 2500.0)}
+# The factors by which the velocity that a staggered time step must be stable for exceeds that of
+# the model: 0.6 / (6 / 7) sqrt(contrast), and sqrt(2) times that in solids.
+ACOUSTIC_BOUND = 3500.0 * (1 + 1e-6)
+ELASTIC_BOUND = 3500.0 * 0.7 * np.sqrt(2 * 2500 / 1500) * (1 + 1e-6)
+
+
+def tensors(dtype):
+    return {
+        "source": torch.tensor(SURVEY.wavelet, dtype=dtype).repeat(3, 1, 1),
+        "at": torch.tensor(SURVEY.source_locations),
+        "heard": torch.tensor(SURVEY.receiver_locations),
+        "settings": {"accuracy": 4, "pml_width": 5, "pml_freq": 12.0},
+    }
+
+
+def native_scalar(v):
+    given = tensors(v.dtype)
+    return deepwave.scalar(
+        v,
+        10.0,
+        SURVEY.dt,
+        source_amplitudes=given["source"],
+        source_locations=given["at"],
+        receiver_locations=given["heard"],
+        max_vel=3500.0,
+        **given["settings"],
+    )[-1]
+
+
+def native_born(dv):
+    given = tensors(dv.dtype)
+    return deepwave.scalar_born(
+        torch.tensor(VP, dtype=dv.dtype),
+        10.0,
+        SURVEY.dt,
+        dv=dv,
+        source_amplitudes=given["source"],
+        source_locations=given["at"],
+        sc_receiver_locations=given["heard"],
+        max_vel=3500.0,
+        **given["settings"],
+    )[-1]
+
+
+def native_acoustic(v, rho):
+    given = tensors(v.dtype)
+    return deepwave.acoustic(
+        v,
+        rho,
+        10.0,
+        SURVEY.dt,
+        source_amplitudes_volume_rate=given["source"],
+        source_locations_volume_rate=given["at"],
+        receiver_locations_p=given["heard"],
+        max_vel=ACOUSTIC_BOUND,
+        **given["settings"],
+    ).receiver_amplitudes_p
+
+
+def native_elastic(vp, vs, rho):
+    given = tensors(vp.dtype)
+    padded = [
+        torch.nn.functional.pad(field[None, None], (0, 1, 0, 1), mode="replicate")[0, 0]
+        for field in (vp, vs, rho)
+    ]
+    recorded = deepwave.elastic(
+        *deepwave.vpvsrho_to_lambmubuoyancy(*padded),
+        10.0,
+        SURVEY.dt,
+        source_amplitudes_pressure_rate=given["source"],
+        source_locations_pressure_rate=given["at"],
+        receiver_locations_y=given["heard"],
+        receiver_locations_x=given["heard"],
+        max_vel=ELASTIC_BOUND,
+        **given["settings"],
+    )
+    return torch.stack([recorded.receiver_amplitudes_y, recorded.receiver_amplitudes_x])
+
+
+class Case(NamedTuple):
+    """A wave equation, the same by Deepwave, a model and what lies beside it."""
+
+    wave: WaveEquation
+    native: Any
+    model: tuple[np.ndarray, ...]
+
+
+CASES = {
+    "scalar": lambda **more: Case(ScalarWave(SURVEY, **SETTINGS, **more), native_scalar, (VP,)),
+    "born": lambda **more: Case(
+        ScalarBorn(SURVEY, **SETTINGS, velocity=VP, **more), native_born, (DV,)
+    ),
+    "acoustic": lambda **more: Case(
+        AcousticWave(SURVEY, **SETTINGS, **DENSITY, **more), native_acoustic, (VP, RHO)
+    ),
+    "elastic": lambda **more: Case(
+        ElasticWave(SURVEY, **SETTINGS, **DENSITY, **more), native_elastic, (VP, VS, RHO)
+    ),
+}
+
+
+@pytest.fixture(params=CASES)
+def make(request):
+    return CASES[request.param]
+
+
+@pytest.fixture
+def case(make):
+    return make()
+
+
+def directions(model, seed):
+    rng = np.random.default_rng(seed)
+    return tuple(
+        (0.01 * np.abs(field).max() * rng.normal(size=field.shape)).astype(field.dtype)
+        for field in model
+    )
+
+
+def test_value_gradient_and_jvp_equal_native_deepwave(case):
+    leaves = [torch.tensor(field, requires_grad=True) for field in case.model]
+    data = case.native(*leaves)
+    seed = torch.linspace(-1.0, 1.0, data.numel()).reshape(data.shape)
+    gradients = torch.autograd.grad(data, leaves, seed)
+    ours, pull = jax.vjp(case.wave, *map(jnp.asarray, case.model))
+    assert ours.shape == case.wave.shape and ours.dtype == jnp.float32
+    np.testing.assert_array_equal(ours, data.detach().numpy())
+    for mine, theirs in zip(pull(jnp.asarray(seed.numpy())), gradients, strict=True):
+        # The corner that elastic models repeat adds up four numbers, in another order.
+        np.testing.assert_array_max_ulp(np.asarray(mine), theirs.numpy(), maxulp=2)
+    along = directions(case.model, 1)
+    _, tangent = jax.jvp(case.wave, case.model, along)
+    if case.native is native_born:
+        expected = native_born(torch.tensor(along[0]))
+    else:
+        _, expected = torch.func.jvp(
+            case.native, *(tuple(map(torch.tensor, pair)) for pair in (case.model, along))
+        )
+    np.testing.assert_array_equal(tangent, expected.numpy())
+
+
+def test_shapes(case):
+    fields = len(case.model)
+    assert case.wave.input_shape == (SHAPE if fields == 1 else (fields, *SHAPE))
+    assert case.wave.shape == ((2,) if fields == 3 else ()) + (3, 4, 130)
+    stacked = jnp.stack([jnp.asarray(field) for field in case.model])
+    np.testing.assert_array_equal(jax.jit(lambda x: case.wave(*x))(stacked), case.wave(*case.model))
+
+
+@pytest.mark.parametrize("more", [{}, {"shots_per_group": 2}], ids=["all shots", "in groups"])
+def test_forward_and_reverse_mode_are_adjoint(make, more):
+    # A time step that is stable inside makes the discrete adjoint exact, to rounding.
+    survey = replace(SURVEY, dt=0.0004, wavelet=np.sin(np.linspace(0, 6, 90)) ** 3)
+    wave = replace(make(**more).wave, survey=survey)
+    with jax.enable_x64(True):
+        model = tuple(jnp.asarray(field, jnp.float64) for field in make().model)
+        along = tuple(jnp.asarray(d, jnp.float64) for d in directions(model, 2))
+        data, tangent = jax.jvp(wave, model, along)
+        assert data.dtype == jnp.float64
+        seed = jnp.asarray(np.random.default_rng(3).normal(size=data.shape))
+        pulled = jax.vjp(wave, *model)[1](seed)
+        both = sum(jnp.vdot(p, d) for p, d in zip(pulled, along, strict=True))
+        np.testing.assert_allclose(both, jnp.vdot(seed, tangent), rtol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["scalar", "born", "acoustic", "elastic"])
+def test_derivatives_against_finite_differences(name):
+    survey = replace(SURVEY, dt=0.0004, wavelet=np.sin(np.linspace(0, 6, 60)) ** 3)
+    wave, _, model = CASES[name]()
+    wave = replace(wave, survey=survey)
+    with jax.enable_x64(True):
+        model = tuple(jnp.asarray(field, jnp.float64) for field in model)
+        scale = tuple(jnp.abs(field).max() for field in model)
+        size = jnp.abs(wave(*model)).max()
+
+        def scaled(*relative):
+            return wave(*(r * s for r, s in zip(relative, scale, strict=True))) / size
+
+        relative = tuple(field / s for field, s in zip(model, scale, strict=True))
+        # Steps of 1e-5 of the model: truncation of about 1e-8.
+        check_grads(scaled, relative, order=1, atol=1e-6, rtol=1e-6, eps=1e-5)
+
+
+@pytest.mark.parametrize("max_memory", [1e9, 1.0], ids=["together", "one by one"])
+def test_vmap_equals_a_loop(make, max_memory):
+    wave, _, model = make(max_memory=max_memory)
+    many = tuple(jnp.stack([field, 1.02 * field, 0.97 * field]) for field in model)
+    last = len(model) - 1
+
+    def misfit(*fields):
+        return jnp.sum(wave(*fields) ** 2) / 2
+
+    data = jax.jit(jax.vmap(wave))(*many)
+    gradients = jax.jit(jax.vmap(jax.grad(misfit, argnums=last)))(*many)
+    along = directions(model, 7)
+    tangents = jax.vmap(lambda *fields: jax.jvp(wave, fields, along)[1])(*many)
+    # A field that the batch shares is not repeated by the caller.
+    shared = (None,) * last + (0,)
+    mixed = jax.vmap(wave, in_axes=shared)(*model[:last], many[last])
+    for i in range(3):
+        one = tuple(field[i] for field in many)
+        # Deepwave vectorizes over shots: the last bit may differ.
+        np.testing.assert_allclose(data[i], wave(*one), atol=1e-6 * float(jnp.abs(data).max()))
+        np.testing.assert_allclose(
+            mixed[i], wave(*model[:last], one[-1]), atol=1e-6 * float(jnp.abs(data).max())
+        )
+        tangent = jax.jvp(wave, one, along)[1]
+        np.testing.assert_allclose(tangents[i], tangent, atol=1e-6 * float(jnp.abs(tangent).max()))
+        # Alone, Deepwave adds the shots' gradients up itself, in another order.
+        alone = jax.grad(misfit, argnums=last)(*one)
+        np.testing.assert_allclose(gradients[i], alone, atol=2e-5 * float(jnp.abs(alone).max()))
+
+
+# Deepwave names the folder that it writes to.
+@pytest.mark.filterwarnings('ignore:storage_mode="disk"')
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"shots_per_group": 2},
+        {"segments": 4},
+        {"segments": 3, "shots_per_group": 2},
+        {"storage": "disk"},
+    ],
+    ids=str,
+)
+def test_bounded_memory_changes_nothing(make, more):
+    usual, bounded = make(), make(**more).wave
+    if more != {"storage": "disk"}:
+        assert bounded.gradient_memory < usual.wave.gradient_memory
+    model = tuple(map(jnp.asarray, usual.model))
+    data, pull = jax.vjp(usual.wave, *model)
+    ours, our_pull = jax.vjp(bounded, *model)
+    np.testing.assert_array_equal(ours, data)
+    # Sums over shots and segments in another order; segments resample the whole trace once.
+    for mine, theirs in zip(our_pull(data), pull(data), strict=True):
+        np.testing.assert_allclose(mine, theirs, atol=2e-5 * float(jnp.abs(theirs).max()))
+    along = directions(usual.model, 4)
+    for mine, theirs in zip(
+        jax.jvp(bounded, model, along), jax.jvp(usual.wave, model, along), strict=True
+    ):
+        np.testing.assert_array_equal(mine, theirs)
+    rows = jax.vmap(our_pull)(jnp.stack([data, 2 * data]))
+    for row, once in zip(rows, our_pull(data), strict=True):
+        np.testing.assert_allclose(row[1], 2 * once, rtol=1e-5, atol=1e-6 * float(abs(once).max()))
+
+
+def test_frequencies_equal_numpys_transform_of_the_time_gather(make):
+    bins = np.array([1, 3, 7])
+    frequencies = bins / (SURVEY.num_times * SURVEY.dt)
+    usual, wave = make(), make(frequencies=frequencies).wave
+    time, components = usual.wave(*usual.model), wave(*usual.model)
+    assert components.shape == wave.shape == (*usual.wave.shape[:-1], 3, 2)
+    expected = np.fft.rfft(np.asarray(time, np.float64))[..., bins]
+    ours = np.asarray(components[..., 0] + 1j * components[..., 1])
+    # Sums of 130 float32 numbers.
+    np.testing.assert_allclose(ours, expected, atol=1e-5 * np.abs(expected).max())
+    _, tangent = jax.jvp(wave, usual.model, directions(usual.model, 5))
+    (pulled, *_) = jax.vjp(wave, *usual.model)[1](components)
+    assert np.all(np.isfinite(tangent)) and np.any(pulled)
+
+
+def test_gradient_memory_is_what_deepwave_estimates(case):
+    names = {
+        ScalarWave: ("scalar", ["v"]),
+        ScalarBorn: ("scalar_born", ["dv"]),
+        AcousticWave: ("acoustic", ["v", "rho"]),
+        ElasticWave: ("elastic", ["lamb", "mu", "buoyancy"]),
+    }
+    name, fields = names[type(case.wave)]
+    shape = tuple(n + 1 for n in SHAPE) if name == "elastic" else SHAPE
+    theirs = deepwave.estimate_memory(
+        name, shape, 130, 3, accuracy=4, pml_width=5, models_requiring_grad=fields
+    )
+    assert case.wave.gradient_memory == theirs["backward_storage_bytes"]
+
+
+def test_equal_hash_and_pickle_by_value(make):
+    wave = make().wave
+    assert len(repr(wave)) < 600
+    copy = pickle.loads(pickle.dumps(wave))
+    assert copy == wave == make().wave and hash(copy) == hash(wave)
+    assert wave != make(frequencies=[5.0]).wave and wave != "something else"
+    np.testing.assert_array_equal(copy(*make().model), wave(*make().model))
+    with pytest.raises(AttributeError):
+        wave.accuracy = 2
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "value", "message"),
+    [
+        ("born", 0, np.inf, "velocity perturbation model has 1 non-finite values among 143"),
+        ("acoustic", 0, 3600.0, "highest velocity is 3600 m/s, above max_velocity = 3500 m/s"),
+        ("acoustic", 1, 1000.0, r"lowest density is 1000 kg/m\^3; below density_range = \(1500,"),
+        ("acoustic", 1, 2600.0, r"highest density is 2600 kg/m\^3, above density_range"),
+        ("elastic", 0, 0.0, "lowest P velocity is 0 m/s"),
+        ("elastic", 1, -5.0, "lowest S velocity is -5 m/s"),
+        ("elastic", 1, 2900.0, r"S velocity is 2900 m/s where .* in cell \(3, 4\); .* below"),
+        ("elastic", 2, np.nan, "density model has 1 non-finite"),
+    ],
+)
+def test_an_impossible_model_is_named_or_gives_nan_alone(name, field, value, message):
+    wave, _, model = CASES[name]()
+    bad = [np.array(values) for values in model]
+    bad[field][3, 4] = value
+    with pytest.raises(ValueError, match=message):
+        wave(*bad)
+    assert np.all(np.isnan(jax.jit(wave)(*bad)))
+    batch = tuple(jnp.stack([good, other]) for good, other in zip(model, bad, strict=True))
+    data = jax.vmap(wave)(*batch)
+    gradients = jax.vmap(jax.grad(lambda *m: jnp.sum(wave(*m))))(*batch)
+    assert np.all(np.isfinite(data[0])) and np.all(np.isnan(data[1]))
+    assert np.all(np.isfinite(gradients[0])) and np.all(np.isnan(gradients[1]))
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("scalar", {"frequencies": []}, "at least one frequency"),
+        ("scalar", {"frequencies": [5.0, 251.0]}, "251 Hz cannot be told.* 0 and 250 Hz"),
+        ("scalar", {"shots_per_group": 0}, "shots_per_group must be at least 1, got 0"),
+        ("scalar", {"segments": 131}, "between 1 and the 130 time samples, got 131"),
+        ("scalar", {"storage": "tape"}, "'disk', got 'tape'"),
+        ("born", {"velocity": VP[:3]}, r"background velocity model of shape \(11, 13\)"),
+        ("born", {"velocity": 2 * VP}, "highest background velocity is .* above max_velocity"),
+        ("acoustic", {"density_range": (0.0, 1.0)}, r"density_range must be two positive"),
+        ("acoustic", {"density_range": [1.0]}, r"density_range must be two .* got \[1.0\]"),
+        ("elastic", {"density_range": (2.0, 1.0)}, r"lowest first, got \(2.0, 1.0\)"),
+        ("elastic", {"components": ("vz", "vy")}, "component must be of .*, got 'vz', 'vy'"),
+        ("elastic", {"components": ()}, "got none"),
+        ("elastic", {"source": "hammer"}, "source must be of 'explosion', 'fz', 'fx'"),
+    ],
+)
+def test_settings_are_checked(name, change, message):
+    with pytest.raises(ValueError, match=message):
+        replace(CASES[name]().wave, **change)
+
+
+def test_several_fields_are_checked_by_name():
+    wave = CASES["elastic"]().wave
+    with pytest.raises(ValueError, match=r"S velocity model of shape \(11, 13\).*got \(3, 13\)"):
+        jax.jit(wave)(VP, VS[:3], RHO)
+    with pytest.raises(TypeError):
+        wave(np.stack([VP, VS, RHO]))
+    integers = wave(VP.astype(int), VS.astype(int), RHO.astype(int))
+    assert integers.dtype == jnp.float32 and np.all(np.isfinite(integers))
