@@ -1,19 +1,29 @@
-"""The PyTorch side of the bridge: values, tangents and cotangents of a function of tensors.
+"""The PyTorch side of the bridge: values and tangents of a function of tensors.
 
-Three evaluators with one signature read input tensors and fill output tensors, for a single call or
-for a batch. Nothing here may call JAX, which is waiting for the result; what the batch axes mean
-to JAX is decided in `torch_call`. PyTorch is imported when it is first needed.
+Evaluators with one signature read input tensors and fill output tensors, for a single call or for a
+batch. Nothing here may call JAX, which is waiting for the result; what the batch axes mean to JAX
+is decided in `_torch_primitives`. The graph that a forward pass leaves is kept by `_torch_graphs`
+and differentiated by `_torch_cotangents`. PyTorch is imported when it is first needed.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
+import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any, NamedTuple
 
+from . import _torch_graphs as graphs
+from ._torch_graphs import NO_GRAPH, STORE, Graph, token
+
 _INSTALL = "pip install 'ppl_memprior[fwi]'"
+# PyTorch counts the levels of forward mode in a global variable: two threads in it would share one.
+_FORWARD_MODE = threading.RLock()
 
 
 def require(module: str) -> ModuleType:
@@ -28,6 +38,8 @@ def require(module: str) -> ModuleType:
     Raises:
         ImportError: it cannot be imported; the message says how to install it.
     """
+    if sys.modules.get(module) is not None:
+        return sys.modules[module]
     # Threads that spin while they wait for work take the processor from JAX's threads: on two busy
     # cores a gradient took up to 80 times as long. Read once, when OpenMP is first loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -40,13 +52,25 @@ def require(module: str) -> ModuleType:
         ) from error
 
 
-class Functions(NamedTuple):
-    """The user's PyTorch function, alone and batched, and how long a batch may be."""
+@dataclass(frozen=True, eq=False)
+class Functions:
+    """A PyTorch function from tensors to a tuple of tensors, alone and batched.
 
+    Attributes:
+        number: its own, by which its graphs are known.
+        name: for error messages.
+        single: the function.
+        batched: the function with a leading axis on all arguments and results, or None.
+        max_batch: how long that axis may be, or None.
+        sizes: how often a graph of each kind was recorded, and its size, bytes.
+    """
+
+    number: int
     name: str
-    single: Callable[..., Any]
-    batched: Callable[..., Any] | None
+    single: Callable[..., tuple[Any, ...]]
+    batched: Callable[..., tuple[Any, ...]] | None
     max_batch: int | None
+    sizes: dict[Any, tuple[int, int]] = field(default_factory=dict)
 
 
 class Layout(NamedTuple):
@@ -55,8 +79,8 @@ class Layout(NamedTuple):
     Attributes:
         batch: length of the leading batch axis, None where there is none.
         mapped: for every operand, whether it has the batch axis (the others are shared).
-        num_primals: how many of the operands are the function's own arguments; tangents or
-            cotangents follow them.
+        num_primals: how many of the operands are the function's own arguments. What follows them
+            is a token (where a graph may exist) and the tangents or cotangents.
         wrt: the arguments that tangents are given for or cotangents are asked for.
     """
 
@@ -65,83 +89,83 @@ class Layout(NamedTuple):
     num_primals: int
     wrt: tuple[int, ...] = ()
 
-
-def as_tuple(name: str, returned: Any) -> tuple[Any, ...]:
-    """The tensors that a PyTorch function returned, as a tuple.
-
-    Args:
-        name: the function's name, for the error message.
-        returned: a tensor, or a tuple or list of tensors.
-
-    Raises:
-        TypeError: something else was returned.
-    """
-    torch = require("torch")
-    tensors = tuple(returned) if isinstance(returned, (tuple, list)) else (returned,)
-    for tensor in tensors:
-        if not isinstance(tensor, torch.Tensor):
-            raise TypeError(
-                f"{name}: expected a tensor or a tuple of tensors, got {type(tensor).__name__}."
-            )
-    return tensors
+    @property
+    def one_point(self) -> bool:
+        """Whether all elements of the batch share the function's arguments."""
+        return self.batch is None or not any(self.mapped[: self.num_primals])
 
 
-def evaluate_value(
-    functions: Functions, layout: Layout, inputs: Sequence[Any], outputs: Sequence[Any]
-) -> None:
+Tensors = Sequence[Any]
+
+
+def evaluate_value(functions: Functions, layout: Layout, inputs: Tensors, outputs: Tensors) -> None:
     """Fill `outputs` with the values of the function."""
-    torch = require("torch")
-    with torch.no_grad():
+    with unchanged(functions, inputs), require("torch").no_grad():
         for fn, where, args in _slices(functions, layout, inputs):
-            _store(functions, outputs, where, as_tuple(functions.name, fn(*args)))
+            store(functions, outputs, where, fn(*args))
+
+
+def evaluate_record(
+    functions: Functions, layout: Layout, inputs: Tensors, outputs: Tensors
+) -> None:
+    """Fill `outputs` with the values of the function and the tokens of the graphs that are kept."""
+    torch = require("torch")
+    inputs = own(inputs)
+    *values_out, token_out = outputs
+    kept, nbytes, largest = 0, 0, 0
+    with unchanged(functions, inputs):
+        for fn, where, args in _slices(functions, layout, inputs):
+            length = where.stop - where.start if isinstance(where, slice) else None
+            if kept and (nbytes + largest > graphs.MAX_BYTES or kept == graphs.MAX_GRAPHS):
+                # One more would push out those that this batch has kept already.
+                number = NO_GRAPH
+                with torch.no_grad():
+                    values = fn(*args)
+            else:
+                graph, values = record(functions, layout, args, length)
+                graph.nbytes = size(functions, graph)
+                number = STORE.keep(graph)
+                kept, nbytes = kept + 1, nbytes + graph.nbytes
+                largest = max(largest, graph.nbytes)
+            store(functions, values_out, where, values)
+            words = token(number) if length is None else [token(number, i) for i in range(length)]
+            token_out[where].copy_(torch.tensor(words, dtype=token_out.dtype))
+
+
+def evaluate_push(functions: Functions, layout: Layout, inputs: Tensors, outputs: Tensors) -> None:
+    """Fill `outputs` with the values and the Jacobian times tangents, from one pass."""
+    with unchanged(functions, inputs):
+        for k, (fn, where, args) in enumerate(_slices(functions, layout, inputs)):
+            values, tangents = _push(layout, fn, args, args[layout.num_primals :])
+            count = len(outputs) - len(tangents)
+            store(functions, outputs[count:], where, tangents)
+            if layout.batch is None or not layout.one_point:
+                store(functions, outputs[:count], where, values)
+            elif k == 0:
+                first = [v[0] for v in values] if isinstance(where, slice) else values
+                store(functions, outputs[:count], (), first)
+        if layout.batch == 0 and layout.one_point:
+            only = functions.single(*inputs[: layout.num_primals])
+            store(functions, outputs[: len(only)], (), only)
 
 
 def evaluate_tangents(
-    functions: Functions, layout: Layout, inputs: Sequence[Any], outputs: Sequence[Any]
+    functions: Functions, layout: Layout, inputs: Tensors, outputs: Tensors
 ) -> None:
     """Fill `outputs` with the Jacobian times tangents, by forward-mode differentiation."""
-    torch = require("torch")
-    for fn, where, args in _slices(functions, layout, inputs):
-        # Forward mode writes beside its operands, which repeated (expanded) memory does not allow.
-        args = [arg.contiguous() for arg in args]
-        primals, tangents = args[: layout.num_primals], args[layout.num_primals :]
-
-        def of_active(*active: Any, fn: Any = fn, primals: Any = primals) -> tuple[Any, ...]:
-            merged = list(primals)
-            for i, value in zip(layout.wrt, active, strict=True):
-                merged[i] = value
-            return _floating(functions, fn(*merged))
-
-        active = tuple(primals[i] for i in layout.wrt)
-        _, derivatives = torch.func.jvp(of_active, active, tuple(tangents))
-        _store(functions, outputs, where, derivatives)
+    with unchanged(functions, inputs):
+        for fn, where, args in _slices(functions, layout, inputs):
+            _, tangents = _push(layout, fn, args, args[layout.num_primals + 1 :])
+            store(functions, outputs, where, tangents)
 
 
-def evaluate_cotangents(
-    functions: Functions, layout: Layout, inputs: Sequence[Any], outputs: Sequence[Any]
-) -> None:
-    """Fill `outputs` with the transposed Jacobian times cotangents, by reverse-mode autograd."""
-    mapped = layout.mapped[: layout.num_primals]
-    if layout.batch is not None and not any(mapped):
-        # Many cotangents at one point (a Jacobian by rows): one forward pass serves them all.
-        leaves, values = _graph(functions, layout, functions.single, inputs[: layout.num_primals])
-        flags = layout.mapped[layout.num_primals :]
-        for i in range(layout.batch):
-            cotangents = [
-                c[i] if m else c for c, m in zip(inputs[layout.num_primals :], flags, strict=True)
-            ]
-            _store(functions, outputs, i, _pull(leaves, values, cotangents, keep=True))
-        return
-    for fn, where, args in _slices(functions, layout, inputs):
-        leaves, values = _graph(functions, layout, fn, args[: layout.num_primals])
-        gradients = _pull(leaves, values, args[layout.num_primals :], keep=False)
-        _store(functions, outputs, where, gradients)
+# --- calls of the user's function -----------------------------------------------------------------
 
 
 def _slices(
-    functions: Functions, layout: Layout, tensors: Sequence[Any]
-) -> Iterator[tuple[Callable[..., Any], Any, list[Any]]]:
-    """The calls that make up one batch: (what to call, where its results go, its arguments)."""
+    functions: Functions, layout: Layout, tensors: Tensors
+) -> Iterator[tuple[Callable[..., tuple[Any, ...]], Any, list[Any]]]:
+    """The calls that make up one batch: (what to call, where its results go, its operands)."""
     pairs = list(zip(tensors, layout.mapped, strict=True))
     if layout.batch is None:
         yield functions.single, (), list(tensors)
@@ -151,47 +175,94 @@ def _slices(
     else:
         step = functions.max_batch or max(layout.batch, 1)
         for start in range(0, layout.batch, step):
-            stop = min(start + step, layout.batch)
-            args = [t[start:stop] if m else t.expand(stop - start, *t.shape) for t, m in pairs]
-            yield functions.batched, slice(start, stop), args
+            rows = range(start, min(start + step, layout.batch))
+            yield functions.batched, slice(start, rows.stop), [gather(t, m, rows) for t, m in pairs]
 
 
-def _floating(functions: Functions, returned: Any) -> tuple[Any, ...]:
-    return tuple(out for out in as_tuple(functions.name, returned) if out.is_floating_point())
+def gather(tensor: Any, mapped: bool, rows: Sequence[int]) -> Any:
+    """Some elements of a batch, without a copy where they follow each other."""
+    if not mapped:
+        return tensor.expand(len(rows), *tensor.shape)
+    if all(row == rows[0] + k for k, row in enumerate(rows)):
+        return tensor[rows[0] : rows[-1] + 1]
+    return tensor[list(rows)]
 
 
-def _graph(
-    functions: Functions, layout: Layout, fn: Callable[..., Any], primals: Sequence[Any]
+def _push(
+    layout: Layout, fn: Callable[..., tuple[Any, ...]], operands: Tensors, tangents: Tensors
 ) -> tuple[list[Any], tuple[Any, ...]]:
-    """Run the function forward, recording it; the leaves asked about and the values."""
+    """All values, and the tangents of those of floating dtype."""
     torch = require("torch")
-    args = list(primals)
+    # Forward mode writes beside its operands, which repeated (expanded) memory does not allow.
+    primals = [primal.contiguous() for primal in operands[: layout.num_primals]]
+    floating: list[bool] = []
+
+    def of_active(*active: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+        merged = list(primals)
+        for i, value in zip(layout.wrt, active, strict=True):
+            merged[i] = value
+        values = fn(*merged)
+        floating[:] = [value.is_floating_point() for value in values]
+        pairs = list(zip(values, floating, strict=True))
+        return tuple(v for v, f in pairs if f), tuple(v for v, f in pairs if not f)
+
+    with _FORWARD_MODE:
+        smooth, derivatives, others = torch.func.jvp(
+            of_active,
+            tuple(primals[i] for i in layout.wrt),
+            tuple(tangent.contiguous() for tangent in tangents),
+            has_aux=True,
+        )
+    values = {True: iter(smooth), False: iter(others)}
+    return [next(values[is_floating]) for is_floating in floating], derivatives
+
+
+def record(
+    functions: Functions, layout: Layout, operands: Tensors, length: int | None
+) -> tuple[Graph, tuple[Any, ...]]:
+    """Run the function forward, recording it; the graph and all values."""
+    args = list(operands[: layout.num_primals])
     for i in layout.wrt:
         args[i] = args[i].detach().requires_grad_()
-    with torch.enable_grad():
-        values = _floating(functions, fn(*args))
-    return [args[i] for i in layout.wrt], values
+    fn = functions.single if length is None else functions.batched
+    assert fn is not None
+    with require("torch").enable_grad():
+        values = fn(*args)
+    floating = tuple(value for value in values if value.is_floating_point())
+    return Graph(functions.number, length, {i: args[i] for i in layout.wrt}, floating), values
 
 
-def _pull(
-    leaves: Sequence[Any], values: Sequence[Any], cotangents: Sequence[Any], *, keep: bool
-) -> tuple[Any, ...]:
-    """Gradients at the leaves; zeros where a value does not depend on a leaf."""
-    torch = require("torch")
-    pairs = [(v, c.to(v.dtype)) for v, c in zip(values, cotangents, strict=True) if v.requires_grad]
-    if not pairs:
-        return tuple(torch.zeros_like(leaf) for leaf in leaves)
-    return torch.autograd.grad(
-        [value for value, _ in pairs],
-        leaves,
-        [cotangent for _, cotangent in pairs],
-        retain_graph=keep,
-        allow_unused=True,
-        materialize_grads=True,
-    )
+def size(functions: Functions, graph: Graph) -> int:
+    """Bytes of a graph, measured now and then: it depends on the arguments' shapes."""
+    leaves = tuple((i, leaf.shape, leaf.dtype) for i, leaf in graph.leaves.items())
+    count, nbytes = functions.sizes.get((graph.length, leaves), (0, 0))
+    if count & (count + 1) == 0:
+        nbytes = max(nbytes, graphs.measure(graph.values))
+    functions.sizes[graph.length, leaves] = count + 1, nbytes
+    return nbytes
 
 
-def _store(functions: Functions, outputs: Sequence[Any], where: Any, values: Sequence[Any]) -> None:
+# --- what crosses to and from JAX -----------------------------------------------------------------
+
+
+def own(tensors: Tensors) -> list[Any]:
+    """Copies of JAX's buffers, for a graph that outlives this call: JAX will use them again."""
+    return [tensor.clone() for tensor in tensors]
+
+
+@contextlib.contextmanager
+def unchanged(functions: Functions, tensors: Tensors) -> Iterator[None]:
+    """Notice a function that changes its arguments."""
+    versions = [tensor._version for tensor in tensors]
+    yield
+    if versions != [tensor._version for tensor in tensors]:
+        raise ValueError(
+            f"{functions.name}: changed an argument in place; the tensors are JAX's own arrays and "
+            "must not be written to. Clone before changing."
+        )
+
+
+def store(functions: Functions, outputs: Tensors, where: Any, values: Tensors) -> None:
     """Copy results to where JAX wants them, refusing to broadcast."""
     if len(values) != len(outputs):
         raise ValueError(
@@ -205,4 +276,7 @@ def _store(functions: Functions, outputs: Sequence[Any], where: Any, values: Seq
                 f"{tuple(target.shape)} ({target.dtype}) is expected; the shape of the result may "
                 "depend on the shapes of the arguments only."
             )
-        target.copy_(value.detach())
+        if isinstance(where, list):
+            output[where] = value.detach().to(output.dtype)
+        else:
+            target.copy_(value.detach())

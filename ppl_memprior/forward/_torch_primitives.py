@@ -1,10 +1,12 @@
-"""The JAX side of the bridge: three primitives that carry a PyTorch function.
+"""The JAX side of the bridge: five primitives that carry a PyTorch function.
 
-Its value, its Jacobian times tangents, and its transposed Jacobian times cotangents. The last two
-are linear and each is the other's transpose, which is all that forward mode, reverse mode and
-`linear_transpose` need. All three share one batching rule: nested `vmap`s are flattened into one
-leading batch axis. What PyTorch does with the operands is left to `_torch_evaluate`; whose function
-it is, to `torch_call`.
+`value_p` is the function. Differentiation replaces it by `push_p`, its values and its Jacobian
+times tangents from one pass. Where JAX knows the arguments but not yet the tangents (`grad`, `vjp`,
+`linearize`), `_torch_partial` divides that into `record_p`, the values and tokens of the graphs
+that PyTorch recorded, and `tangents_p`, the linear rest; its transpose is `cotangents_p`, which
+hands the tokens back. All share one batching rule: nested `vmap`s are flattened into one leading
+batch axis. What PyTorch does with the operands is left to `_torch_evaluate` and
+`_torch_cotangents`; whose function it is, to `_torch_flat`.
 """
 
 from __future__ import annotations
@@ -20,7 +22,9 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
 from . import _torch_evaluate as evaluate
+from ._torch_cotangents import evaluate_cotangents
 from ._torch_evaluate import Layout, require
+from ._torch_graphs import TOKEN_LENGTH
 
 try:
     from jax.experimental.buffer_callback import buffer_callback
@@ -46,11 +50,13 @@ class Carried(Protocol):
 # --- shapes of results ----------------------------------------------------------------------------
 
 
-def _differentiable(aval: Any) -> bool:
+def differentiable(aval: Any) -> bool:
+    """Whether JAX gives an array of this type a derivative."""
     return jnp.issubdtype(aval.dtype, jnp.floating)
 
 
-def _unbatched_primals(layout: Layout, avals: Sequence[Any]) -> list[jax.ShapeDtypeStruct]:
+def unbatched_primals(layout: Layout, avals: Sequence[Any]) -> list[jax.ShapeDtypeStruct]:
+    """Shapes and dtypes of the function's own arguments, for one element of the batch."""
     flags = layout.mapped[: layout.num_primals]
     return [
         jax.ShapeDtypeStruct(aval.shape[1:] if mapped else aval.shape, aval.dtype)
@@ -64,43 +70,106 @@ def _batch(layout: Layout, structs: Sequence[Any]) -> list[jax.ShapeDtypeStruct]
 
 
 def _value_result(*avals: Any, function: Carried, layout: Layout) -> list[Any]:
-    return _batch(layout, function.outputs(_unbatched_primals(layout, avals)))
+    return _batch(layout, function.outputs(unbatched_primals(layout, avals)))
+
+
+def _record_result(*avals: Any, function: Carried, layout: Layout) -> list[Any]:
+    token = jax.ShapeDtypeStruct((TOKEN_LENGTH,), np.int32)
+    return _batch(layout, [*function.outputs(unbatched_primals(layout, avals)), token])
+
+
+def _push_result(*avals: Any, function: Carried, layout: Layout) -> list[Any]:
+    outputs = function.outputs(unbatched_primals(layout, avals))
+    values = list(outputs) if layout.one_point else _batch(layout, outputs)
+    return values + _batch(layout, [out for out in outputs if differentiable(out)])
 
 
 def _tangents_result(*avals: Any, function: Carried, layout: Layout) -> list[Any]:
-    outputs = function.outputs(_unbatched_primals(layout, avals))
-    return _batch(layout, [out for out in outputs if _differentiable(out)])
+    outputs = function.outputs(unbatched_primals(layout, avals))
+    return _batch(layout, [out for out in outputs if differentiable(out)])
 
 
 def _cotangents_result(*avals: Any, function: Carried, layout: Layout) -> list[Any]:
-    primals = _unbatched_primals(layout, avals)
+    primals = unbatched_primals(layout, avals)
     return _batch(layout, [primals[i] for i in layout.wrt])
 
 
 # --- differentiation ------------------------------------------------------------------------------
 
 
+def no_graph() -> jax.Array:
+    """The token that stands for no graph: the forward pass is run again."""
+    return jnp.zeros(TOKEN_LENGTH, np.int32)
+
+
+def with_token(layout: Layout, mapped: bool) -> Layout:
+    """Layout of `tangents_p` for a layout of `push_p`."""
+    count = layout.num_primals
+    return layout._replace(mapped=(*layout.mapped[:count], mapped, *layout.mapped[count:]))
+
+
 def _value_jvp(
     primals: Sequence[Any], tangents: Sequence[Any], *, function: Carried, layout: Layout
 ) -> tuple[Any, Any]:
-    values = value_p.bind(*primals, function=function, layout=layout)
+    outputs = function.outputs(unbatched_primals(layout, primals))
     wrt = tuple(
         i
         for i, (primal, tangent) in enumerate(zip(primals, tangents, strict=True))
-        if _differentiable(primal) and not isinstance(tangent, ad.Zero)
+        if differentiable(primal) and not isinstance(tangent, ad.Zero)
     )
-    derivatives: Any = iter(())
-    if wrt and any(_differentiable(value) for value in values):
-        mapped = layout.mapped + tuple(layout.mapped[i] for i in wrt)
-        active = [tangents[i] for i in wrt]
-        inner = layout._replace(mapped=mapped, wrt=wrt)
-        derivatives = iter(tangents_p.bind(*primals, *active, function=function, layout=inner))
+    if not wrt or not any(differentiable(out) for out in outputs):
+        values = value_p.bind(*primals, function=function, layout=layout)
+        return values, [_no_tangent(value) for value in values]
+    inner = layout._replace(mapped=layout.mapped + tuple(layout.mapped[i] for i in wrt), wrt=wrt)
+    active = [tangents[i] for i in wrt]
+    results = push_p.bind(*primals, *active, function=function, layout=inner)
+    values, derivatives = results[: len(outputs)], iter(results[len(outputs) :])
     return values, [
-        next(derivatives)
-        if wrt and _differentiable(value)
-        else ad.Zero(jax.typeof(value).to_tangent_aval())
-        for value in values
+        next(derivatives) if differentiable(value) else _no_tangent(value) for value in values
     ]
+
+
+def _record_jvp(
+    primals: Sequence[Any], tangents: Sequence[Any], *, function: Carried, layout: Layout
+) -> tuple[Any, Any]:
+    # The derivative of a value inside a derivative. What is linear in between is not evaluated at
+    # a point that moves (`_linear_jvp` refuses), so nobody will ask for this graph.
+    unrecorded = layout._replace(wrt=())
+    values, out_tangents = _value_jvp(primals, tangents, function=function, layout=unrecorded)
+    token = (
+        no_graph() if layout.batch is None else jnp.zeros((layout.batch, TOKEN_LENGTH), np.int32)
+    )
+    return [*values, token], [*out_tangents, _no_tangent(token)]
+
+
+def _push_jvp(
+    primals: Sequence[Any], tangents: Sequence[Any], *, function: Carried, layout: Layout
+) -> tuple[Any, Any]:
+    count = layout.num_primals
+    _refuse_second_derivative(function, tangents[:count])
+    linear = [ad.instantiate_zeros(tangent) for tangent in tangents[count:]]
+    results = push_p.bind(*primals, function=function, layout=layout)
+    derivatives = tangents_p.bind(
+        *primals[:count],
+        no_graph(),
+        *linear,
+        function=function,
+        layout=with_token(layout, mapped=False),
+    )
+    values = results[: len(results) - len(derivatives)]
+    return results, [*map(_no_tangent, values), *derivatives]
+
+
+def _no_tangent(value: Any) -> ad.Zero:
+    return ad.Zero(jax.typeof(value).to_tangent_aval())
+
+
+def _refuse_second_derivative(function: Carried, tangents: Sequence[Any]) -> None:
+    if not all(isinstance(tangent, ad.Zero) for tangent in tangents):
+        raise NotImplementedError(
+            f"{function.__name__}: second derivatives of a PyTorch function are not available. "
+            "Where a curvature is needed, use the Gauss-Newton product of its Jacobian."
+        )
 
 
 def _linear_jvp(
@@ -111,14 +180,11 @@ def _linear_jvp(
     function: Carried,
     layout: Layout,
 ) -> tuple[Any, Any]:
-    """Both derivative primitives are linear in what follows the function's own arguments."""
-    if not all(isinstance(tangent, ad.Zero) for tangent in tangents[: layout.num_primals]):
-        raise NotImplementedError(
-            f"{function.__name__}: second derivatives of a PyTorch function are not available. "
-            "Where a curvature is needed, use the Gauss-Newton product of its Jacobian."
-        )
-    linear = [ad.instantiate_zeros(tangent) for tangent in tangents[layout.num_primals :]]
-    own = primals[: layout.num_primals]
+    """Both derivative primitives are linear in what follows the function's arguments and token."""
+    count = layout.num_primals + 1
+    _refuse_second_derivative(function, tangents[: layout.num_primals])
+    linear = [ad.instantiate_zeros(tangent) for tangent in tangents[count:]]
+    own = primals[:count]
     return (
         primitive.bind(*primals, function=function, layout=layout),
         primitive.bind(*own, *linear, function=function, layout=layout),
@@ -133,7 +199,7 @@ def _sum_over_batch(layout: Layout, value: Any, mapped: bool) -> Any:
 def _tangents_transpose(
     cotangents: Sequence[Any], *operands: Any, function: Carried, layout: Layout
 ) -> list[Any]:
-    count = layout.num_primals
+    count = layout.num_primals + 1
     unknown = [ad.is_undefined_primal(tangent) for tangent in operands[count:]]
     seeds = [ad.instantiate_zeros(cotangent) for cotangent in cotangents]
     inner = layout._replace(
@@ -151,7 +217,7 @@ def _tangents_transpose(
 def _cotangents_transpose(
     cotangents: Sequence[Any], *operands: Any, function: Carried, layout: Layout
 ) -> list[Any]:
-    count = layout.num_primals
+    count = layout.num_primals + 1
     seeds = [ad.instantiate_zeros(cotangent) for cotangent in cotangents]
     mapped = layout.mapped[:count] + (layout.batch is not None,) * len(seeds)
     inner = layout._replace(mapped=mapped)
@@ -164,6 +230,23 @@ def _cotangents_transpose(
     ]
 
 
+def _push_transpose(
+    cotangents: Sequence[Any], *operands: Any, function: Carried, layout: Layout
+) -> list[Any]:
+    """The values do not depend on the tangents, so their cotangents go nowhere."""
+    count = layout.num_primals
+    outputs = function.outputs(unbatched_primals(layout, operands[:count]))
+    transposed = _tangents_transpose(
+        cotangents[len(outputs) :],
+        *operands[:count],
+        no_graph(),
+        *operands[count:],
+        function=function,
+        layout=with_token(layout, mapped=False),
+    )
+    return transposed[:count] + transposed[count + 1 :]
+
+
 # --- batching -------------------------------------------------------------------------------------
 
 
@@ -174,7 +257,7 @@ def _batching_rule(
     *,
     function: Carried,
     layout: Layout,
-) -> tuple[list[Any], list[int]]:
+) -> tuple[list[Any], list[int | None]]:
     """Fold one more batch axis into the leading one, sharing what no `vmap` has mapped."""
     size = next(x.shape[d] for x, d in zip(operands, dims, strict=True) if d is not None)
     inner = layout.batch
@@ -189,12 +272,20 @@ def _batching_rule(
         folded.append(value)
         flags.append(outer or mapped)
     total = size if inner is None else size * inner
-    outputs = primitive.bind(
-        *folded, function=function, layout=layout._replace(batch=total, mapped=tuple(flags))
-    )
+    after = layout._replace(batch=total, mapped=tuple(flags))
+    outputs = primitive.bind(*folded, function=function, layout=after)
+    # The values beside tangents have no batch axis while all tangents are at one point.
+    values = 0
+    if primitive is push_p and layout.one_point:
+        values = len(function.outputs(unbatched_primals(after, folded)))
+    shared = values if after.one_point else 0
     if inner is not None:
-        outputs = [out.reshape((size, inner, *out.shape[1:])) for out in outputs]
-    return outputs, [0] * len(outputs)
+        outputs = [
+            out if k < shared else out.reshape((size, inner, *out.shape[1:]))
+            for k, out in enumerate(outputs)
+        ]
+        outputs = [out[:, 0] if shared <= k < values else out for k, out in enumerate(outputs)]
+    return outputs, [None] * shared + [0] * (len(outputs) - shared)
 
 
 # --- compilation ----------------------------------------------------------------------------------
@@ -209,6 +300,22 @@ def _through_buffers(
     def callback(_: Any, outs: Any, *ins: Any) -> None:
         from_dlpack = require("torch").from_dlpack
         function.fill(evaluator, layout, [from_dlpack(x) for x in ins], [*map(from_dlpack, outs)])
+
+    return buffer_callback(callback, result(*args, **params))(*args)
+
+
+def _through_cuda_buffers(
+    evaluator: Callable[..., None], result: Callable[..., Any], *args: Any, **params: Any
+) -> Any:
+    """PyTorch reads and writes JAX's own buffers, in the order of JAX's stream."""
+    function, layout = params["function"], params["layout"]
+
+    def callback(context: Any, outs: Any, *ins: Any) -> None:
+        torch = require("torch")
+        _, index = outs[0].__dlpack_device__()
+        with torch.cuda.stream(torch.cuda.ExternalStream(context.stream, device=index)):
+            read, write = ([torch.from_dlpack(x) for x in xs] for xs in (ins, outs))
+            function.fill(evaluator, layout, read, write)
 
     return buffer_callback(callback, result(*args, **params))(*args)
 
@@ -244,17 +351,23 @@ def _primitive(name: str, evaluator: Callable[..., None], result: Callable[..., 
     lower = functools.partial(_through_numpy, evaluator, result)
     mlir.register_lowering(primitive, mlir.lower_fun(lower))
     if buffer_callback is not None:
-        lower = functools.partial(_through_buffers, evaluator, result)
-        mlir.register_lowering(primitive, mlir.lower_fun(lower), platform="cpu")
+        for platform, through in (("cpu", _through_buffers), ("cuda", _through_cuda_buffers)):
+            lower = functools.partial(through, evaluator, result)
+            mlir.register_lowering(primitive, mlir.lower_fun(lower), platform=platform)
     return primitive
 
 
 value_p = _primitive("torch_value", evaluate.evaluate_value, _value_result)
+record_p = _primitive("torch_record", evaluate.evaluate_record, _record_result)
+push_p = _primitive("torch_push", evaluate.evaluate_push, _push_result)
 tangents_p = _primitive("torch_tangents", evaluate.evaluate_tangents, _tangents_result)
-cotangents_p = _primitive("torch_cotangents", evaluate.evaluate_cotangents, _cotangents_result)
+cotangents_p = _primitive("torch_cotangents", evaluate_cotangents, _cotangents_result)
 
 ad.primitive_jvps[value_p] = _value_jvp
+ad.primitive_jvps[record_p] = _record_jvp
+ad.primitive_jvps[push_p] = _push_jvp
 ad.primitive_jvps[tangents_p] = functools.partial(_linear_jvp, tangents_p)
 ad.primitive_jvps[cotangents_p] = functools.partial(_linear_jvp, cotangents_p)
+ad.primitive_transposes[push_p] = _push_transpose
 ad.primitive_transposes[tangents_p] = _tangents_transpose
 ad.primitive_transposes[cotangents_p] = _cotangents_transpose

@@ -9,40 +9,43 @@ batches to the module that wraps it.
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import Primitive
 
-from . import _torch_evaluate as evaluate
-from ._torch_evaluate import Functions, Layout, require
+from . import _torch_partial  # noqa: F401  (JAX learns the rules by their import)
+from ._torch_evaluate import Layout, require
+from ._torch_flat import FlatFunction
 from ._torch_primitives import value_p
 
 
 def torch_function(
     fn: Callable[..., Any],
     *,
-    result: jax.ShapeDtypeStruct | Sequence[jax.ShapeDtypeStruct] | None = None,
+    result: Any = None,
     batched: Callable[..., Any] | None = None,
     max_batch: int | None = None,
 ) -> TorchFunction:
     """Turn a PyTorch function of tensors into a JAX function of arrays.
 
-    On a CPU the tensors that `fn` gets are JAX's own buffers (DLPack, no copy), and its results are
-    copied once into JAX's output buffers; on other devices the values travel through host memory.
-    `fn` must be pure: it must not change its arguments in place (this is noticed and raised), and
-    it must not call JAX, which is waiting for it.
+    The tensors that `fn` gets are JAX's own buffers (DLPack, no copy), on a CPU or a CUDA device,
+    and its results are copied once into JAX's output buffers. Where reverse mode records a graph,
+    the graph gets copies of the arguments, because JAX uses its buffers again.
+
+    `fn` must be pure: it must not change its arguments in place (this is noticed and raised), must
+    not hold on to them, and must not call JAX, which is waiting for it.
 
     Args:
-        fn: function of one or more real tensors, given by position, that returns a tensor or a
-            tuple of tensors whose shapes depend on the arguments' shapes alone. Arguments and
-            results of integer or boolean dtype are allowed; they have no derivative.
-        result: shape and dtype of what `fn` returns (one, or a tuple of them). Where it is not
-            given, `fn` is called once on zeros for every new combination of input shapes and
-            dtypes. A float64 result becomes float32 unless JAX's 64-bit mode is on.
+        fn: function of real tensors, in any pytrees (as NumPyro and JAX know them: tuples, lists,
+            dicts, registered dataclasses), that returns a pytree of tensors whose structure and
+            shapes depend on the arguments' structure and shapes alone. Arguments and results of
+            integer or boolean dtype are allowed; they have no derivative.
+        result: shape and dtype of what `fn` returns: a `jax.ShapeDtypeStruct`, or a pytree of them.
+            Where it is not given, `fn` is called once for every new combination of input shapes
+            and dtypes: on tensors without data (`torch.device("meta")`) or, where it cannot do
+            that, on zeros or ones. A float64 result becomes float32 unless JAX's 64-bit mode is on.
         batched: function equivalent to `fn` on every slice of arguments that all have one more
             leading axis, of the same length; its results have that leading axis too. With it, a
             vmapped call becomes one call of `batched`; without it, `fn` is called once a slice.
@@ -50,21 +53,16 @@ def torch_function(
             consecutive calls, which bounds PyTorch's memory. None means no limit.
 
     Returns:
-        A function of arrays, differentiable once, in both modes. Second derivatives raise
-        `NotImplementedError`. An exception in `fn` becomes a `RuntimeError` with its message.
+        A function of arrays, differentiable once, in both modes. A value and its gradient take one
+        forward and one backward pass, a value and its tangent one pass of forward mode. Second
+        derivatives raise `NotImplementedError`. An exception in `fn` becomes a `RuntimeError` with
+        its message.
 
     Raises:
         ImportError: PyTorch is not installed.
         ValueError: `max_batch` is less than one.
     """
     return TorchFunction(fn, result=result, batched=batched, max_batch=max_batch)
-
-
-class _Signature(NamedTuple):
-    """What a function returns for one combination of input shapes and dtypes."""
-
-    single: bool
-    outputs: tuple[jax.ShapeDtypeStruct, ...]
 
 
 class TorchFunction:
@@ -74,7 +72,7 @@ class TorchFunction:
         self,
         fn: Callable[..., Any],
         *,
-        result: jax.ShapeDtypeStruct | Sequence[jax.ShapeDtypeStruct] | None = None,
+        result: Any = None,
         batched: Callable[..., Any] | None = None,
         max_batch: int | None = None,
     ) -> None:
@@ -82,114 +80,45 @@ class TorchFunction:
         if max_batch is not None and max_batch < 1:
             raise ValueError(f"max_batch must be at least 1 or None, got {max_batch}.")
         self.__name__ = getattr(fn, "__name__", type(fn).__name__)
-        self.functions = Functions(self.__name__, fn, batched, max_batch)
-        self.result = result
-        self._signatures: dict[Any, _Signature] = {}
-        self._compiled: dict[Any, Callable[..., Any]] = {}
-        self._failure: Exception | None = None
+        self._arguments = fn, result, batched, max_batch
+        self._by_structure: dict[Any, FlatFunction] = {}
 
-    def __call__(self, *args: Any) -> Any:
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the PyTorch function on arrays.
 
         Args:
-            *args: real arrays, as the function takes them.
+            *args: real arrays or Python numbers, in the pytrees that the function takes.
+            **kwargs: the same, by name.
 
         Returns:
-            An array, or a tuple of arrays where the function returns a tuple.
+            What the function returns, with an array in the place of every tensor.
 
         Raises:
-            TypeError: no argument, or a complex one.
+            TypeError: no array among the arguments, or one that cannot cross to PyTorch.
             RuntimeError: the PyTorch function raised; the message is its own.
         """
-        if not args:
+        leaves, tree = jax.tree.flatten((args, kwargs))
+        if not leaves:
             raise TypeError(f"{self.__name__}: a PyTorch function needs at least one array.")
-        arrays = [jnp.asarray(arg) for arg in args]
-        single = self._signature(arrays).single
+        arrays = [jnp.asarray(leaf) for leaf in leaves]
+        function = self._flat(tree)
+        signature = function.signature(arrays)
         layout = Layout(None, (False,) * len(arrays), len(arrays))
-        outputs = value_p.bind(*arrays, function=self, layout=layout)
-        return outputs[0] if single else tuple(outputs)
+        outputs = value_p.bind(*arrays, function=function, layout=layout)
+        return jax.tree.unflatten(signature.tree, outputs)
 
     def __repr__(self) -> str:
         return f"torch_function({self.__name__})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        _, fn, batched, max_batch = self.functions
-        return _rebuild, (fn, self.result, batched, max_batch)
+        return _rebuild, self._arguments
 
-    def outputs(self, avals: Sequence[Any]) -> tuple[jax.ShapeDtypeStruct, ...]:
-        """Shapes and dtypes of the results, given or learned from one call on zeros.
-
-        Args:
-            avals: anything with `shape` and `dtype`, one for each argument.
-        """
-        return tuple(
-            jax.ShapeDtypeStruct(out.shape, jax.dtypes.canonicalize_dtype(out.dtype))
-            for out in self._signature(avals).outputs
-        )
-
-    def _signature(self, avals: Sequence[Any]) -> _Signature:
-        key = tuple((tuple(aval.shape), jnp.dtype(aval.dtype).name) for aval in avals)
-        if key not in self._signatures:
-            for shape, dtype in key:
-                if dtype.startswith("complex"):
-                    raise TypeError(
-                        f"{self.__name__}: an argument of shape {shape} is {dtype}; only real "
-                        "arrays cross to PyTorch. Pass real and imaginary parts."
-                    )
-            self._signatures[key] = self._given() or self._infer(key)
-        return self._signatures[key]
-
-    def _given(self) -> _Signature | None:
-        if self.result is None:
-            return None
-        if isinstance(self.result, Sequence):
-            return _Signature(False, tuple(self.result))
-        return _Signature(True, (self.result,))
-
-    def _infer(self, key: Sequence[tuple[tuple[int, ...], str]]) -> _Signature:
-        torch = require("torch")
-        with torch.no_grad():
-            returned = self.functions.single(
-                *(torch.zeros(shape, dtype=getattr(torch, dtype)) for shape, dtype in key)
-            )
-        outputs = []
-        for out in evaluate.as_tuple(self.__name__, returned):
-            if out.is_complex():
-                raise TypeError(
-                    f"{self.__name__}: returned a {out.dtype} tensor; only real tensors cross to "
-                    "JAX. Return torch.view_as_real(...) of it."
-                )
-            dtype = jnp.dtype(str(out.dtype).removeprefix("torch."))
-            outputs.append(jax.ShapeDtypeStruct(tuple(out.shape), dtype))
-        return _Signature(not isinstance(returned, (tuple, list)), tuple(outputs))
-
-    def fill(self, evaluator: Callable[..., None], layout: Layout, ins: Any, outs: Any) -> None:
-        """Run one evaluator, noticing a changed argument and remembering what failed."""
-        versions = [tensor._version for tensor in ins]
-        try:
-            evaluator(self.functions, layout, ins, outs)
-            if versions != [tensor._version for tensor in ins]:
-                raise ValueError(
-                    f"{self.__name__}: changed an argument in place; the tensors are JAX's own "
-                    "arrays and must not be written to. Clone before changing."
-                )
-        except Exception as error:
-            self._failure = error
-            raise
-
-    def dispatch(self, primitive: Primitive, layout: Layout, operands: Sequence[Any]) -> Any:
-        """Evaluate one primitive outside of `jit`, by compiling it alone."""
-        key = primitive, layout
-        if key not in self._compiled:
-            bind = functools.partial(primitive.bind, function=self, layout=layout)
-            self._compiled[key] = jax.jit(bind)
-        self._failure = None
-        with jax.disable_jit(False):
-            try:
-                return jax.block_until_ready(self._compiled[key](*operands))
-            except jax.errors.JaxRuntimeError as error:
-                cause, self._failure = self._failure or error, None
-        raise RuntimeError(f"{self.__name__} failed in PyTorch: {cause}") from cause
+    def _flat(self, tree: Any) -> FlatFunction:
+        if tree not in self._by_structure:
+            fn, result, batched, max_batch = self._arguments
+            flat = FlatFunction(fn, batched, max_batch, result, tree)
+            return self._by_structure.setdefault(tree, flat)
+        return self._by_structure[tree]
 
 
 def _rebuild(fn: Any, result: Any, batched: Any, max_batch: Any) -> TorchFunction:
