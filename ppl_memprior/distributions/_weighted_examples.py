@@ -149,21 +149,17 @@ class WeightedExamples(Distribution):
 
     def _tables(self) -> list[tuple[Any, Any]]:
         """Return examples and log-weights with the numbers of their axes, for `over_queries`."""
-        examples = self._prepared
-        rows = self.examples
-        if examples is None and isinstance(rows, HostRows):
+        examples, rows = self._prepared, self.examples
+        if examples is not None:
+            pass
+        elif isinstance(rows, HostRows):
             examples = self._prepared = prepare_host(rows)
-        elif examples is None:
-            assert not isinstance(rows, HostRows)
-            flat = flat_events(rows, self.event_dim)
-            if flat.ndim > 2:  # stacked by NumPyro
-                examples = jax.vmap(prepare)(flat.reshape((-1, *flat.shape[-2:])))
-                lead = flat.shape[:-2]
-                examples = jax.tree.map(lambda a: a.reshape(lead + a.shape[1:]), examples)
-            else:
-                examples = prepare(flat)
-            if not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(examples)):
-                self._prepared = examples
+        elif isinstance(rows, jax.core.Tracer):
+            examples = _prepare(rows, self.event_dim)
+        else:
+            # Once, even if what needs it first is being traced.
+            with jax.ensure_compile_time_eval():
+                examples = self._prepared = _prepare(rows, self.event_dim)
         return [(examples, examples.core_dims), (self.log_weights, 1)]
 
     def __getstate__(self) -> dict[str, Any]:
@@ -213,6 +209,16 @@ def host_moments(rows: HostRows, log_weights: jax.Array) -> tuple[jax.Array, jax
 
     mean = weighted_sum(lambda block: block)
     return mean, weighted_sum(lambda block: (block - mean) ** 2)
+
+
+def _prepare(rows: jax.Array, event_dim: int) -> Examples:
+    """Prepare `rows` (*batch, N, *event); batch axes come from NumPyro stacking distributions."""
+    flat = flat_events(rows, event_dim)
+    if flat.ndim == 2:
+        return prepare(flat)
+    lead = flat.shape[:-2]
+    stacked = jax.vmap(prepare)(flat.reshape((-1, *flat.shape[-2:])))
+    return jax.tree.map(lambda a: a.reshape(lead + a.shape[1:]), stacked)
 
 
 @cache
