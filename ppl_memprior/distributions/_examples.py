@@ -15,8 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-#: Fewer examples, or fewer dimensions, than these are not worth a screening.
-MIN_EXAMPLES, MIN_DIMENSIONS = 64, 16
+#: Fewer examples, or fewer numbers in them, than these are not worth a screening.
+MIN_EXAMPLES, MIN_ELEMENTS = 64, 2048
 #: Arrays outside of memory with at most this many elements are read into it (64 MiB in float32).
 MAX_READ_ELEMENTS = 2**24
 
@@ -109,7 +109,7 @@ class Examples(NamedTuple):
 
     Attributes:
         rows: (N, d), or (N, *event) on the host.
-        table: None where there are too few examples, or dimensions, to be worth it.
+        table: None where there are too few of them to be worth it.
     """
 
     rows: Any
@@ -155,7 +155,7 @@ class Examples(NamedTuple):
 
 def is_screened(num: int, d: int) -> bool:
     """Whether a table of this size is worth a screening."""
-    return num >= MIN_EXAMPLES and d >= MIN_DIMENSIONS
+    return num >= MIN_EXAMPLES and num * d >= MIN_ELEMENTS
 
 
 @jax.jit

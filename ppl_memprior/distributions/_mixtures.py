@@ -43,7 +43,8 @@ from ppl_memprior.distributions._screening import (
 CHUNK_QUERIES = 512
 
 _SOME = 256  # examples that are refined where FEW are not enough
-ROWS = 32  # examples whose differences are formed at once, where all of them are
+_ROWS = 32  # examples whose differences are formed at once, where all of them are
+_ROW_ELEMENTS = 2**13  # and in few dimensions, more
 TOGETHER = 8  # queries that go through all plain differences together
 
 _HIGHEST = jax.lax.Precision.HIGHEST
@@ -230,6 +231,11 @@ def _product_logits_jvp(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Arr
     return again if shared is None else shared, tangent
 
 
+def rows_at_once(examples: Examples) -> int:
+    """Return the number of examples whose differences are formed at once, where all of them are."""
+    return min(examples.num, max(_ROWS, _ROW_ELEMENTS // examples.d))
+
+
 def _by_all_differences(
     statistic: Statistic,
     queries: jax.Array,
@@ -238,7 +244,7 @@ def _by_all_differences(
     alpha: jax.Array,
     sigma: jax.Array,
 ) -> Any:
-    """Return a statistic of the mixtures over all examples, `ROWS` of them at a time."""
+    """Return a statistic of the mixtures over all examples, some of them at a time."""
 
     def differences(rows: jax.Array) -> jax.Array:
         return jax.vmap(standardized, (0, None, 0, 0))(queries, rows, alpha, sigma)
@@ -246,14 +252,14 @@ def _by_all_differences(
     def distances(start: jax.Array, size: int) -> jax.Array:
         return half_squared_norm(differences(examples.block(start, size)))
 
-    logits = log_weights - over_blocks(distances, examples.num, ROWS)
+    logits = log_weights - over_blocks(distances, examples.num, rows_at_once(examples))
 
     def weighted(r: jax.Array, terms: Callable[[jax.Array], jax.Array]) -> jax.Array:
         def part(start: jax.Array, size: int) -> jax.Array:
             share = jax.lax.dynamic_slice_in_dim(r, start, size, axis=1)
             return jnp.sum(share[:, :, None] * terms(examples.block(start, size)), axis=1)
 
-        return sum_over_blocks(part, examples.num, ROWS)
+        return sum_over_blocks(part, examples.num, rows_at_once(examples))
 
     def average(r: jax.Array) -> jax.Array:
         centre = examples.take(jnp.argmax(logits, axis=1))

@@ -26,22 +26,30 @@ from ppl_memprior.distributions._differences import (
 from ppl_memprior.distributions._examples import Examples
 from ppl_memprior.distributions._mixtures import (
     CHUNK_QUERIES,
-    ROWS,
     TOGETHER,
     Mixture,
     any_of,
     evaluate,
+    rows_at_once,
 )
 from ppl_memprior.distributions._screening import FEW, screen
 
 
+def _normalized(mixture: Mixture) -> tuple[jax.Array, jax.Array]:
+    """Return log sum_n exp(logit_n), (...), and the responsibilities, (..., K)."""
+    largest = jax.lax.stop_gradient(jnp.max(mixture.logits, axis=-1, keepdims=True))
+    shares = jnp.exp(mixture.logits - largest)
+    total = jnp.sum(shares, axis=-1, keepdims=True)
+    return jnp.squeeze(largest + jnp.log(total), -1), shares / total
+
+
 def _log_density_of(mixture: Mixture) -> jax.Array:
     normalizer = -mixture.d * (jnp.log(mixture.sigma) + 0.5 * math.log(2 * math.pi))
-    return jax.nn.logsumexp(mixture.logits, axis=-1) + normalizer
+    return _normalized(mixture)[0] + normalizer
 
 
 def _score_of(mixture: Mixture) -> jax.Array:
-    return -mixture.weigh(jax.nn.softmax(mixture.logits)) / mixture.sigma[..., None]
+    return -mixture.weigh(_normalized(mixture)[1]) / mixture.sigma[..., None]
 
 
 def _log_density_and_score_of(mixture: Mixture) -> tuple[jax.Array, jax.Array]:
@@ -49,11 +57,11 @@ def _log_density_and_score_of(mixture: Mixture) -> tuple[jax.Array, jax.Array]:
 
 
 def _mean_of(mixture: Mixture) -> jax.Array:
-    return mixture.average(jax.nn.softmax(mixture.logits))
+    return mixture.average(_normalized(mixture)[1])
 
 
 def _responsibilities_of(mixture: Mixture) -> jax.Array:
-    return mixture.spread(jax.nn.softmax(mixture.logits))
+    return mixture.spread(_normalized(mixture)[1])
 
 
 @jax.jit
@@ -179,12 +187,14 @@ def nearest(queries: jax.Array, examples: Examples, k: int) -> tuple[jax.Array, 
         def part(start: jax.Array, size: int) -> jax.Array:
             return norm(queries[:, None] - examples.block(start, size))
 
-        distance = over_blocks(part, num, ROWS)
+        distance = over_blocks(part, num, rows_at_once(examples))
         order = jnp.argsort(distance, axis=1, stable=True)[:, :k]
         return jnp.take_along_axis(distance, order, axis=1), order
 
     if table is None or k + FEW >= num:
-        return in_groups(of_all, max(1, CHUNK_ELEMENTS // (ROWS * examples.d)), queries)
+        return in_groups(
+            of_all, max(1, CHUNK_ELEMENTS // (rows_at_once(examples) * examples.d)), queries
+        )
 
     def chunk(queries: jax.Array) -> tuple[jax.Array, jax.Array]:
         ones = jnp.ones(len(queries), queries.dtype)

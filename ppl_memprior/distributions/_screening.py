@@ -9,6 +9,7 @@ from these, and how accurately, is left to `_nearest`.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import jax
@@ -19,7 +20,8 @@ from ppl_memprior.distributions._examples import MAX_READ_ELEMENTS, Examples, Ta
 #: Examples that are looked for at first, and where these are not enough.
 FEWEST, FEW = 4, 16
 #: Elements of the largest block of (queries, examples) distances.
-BLOCK_ELEMENTS = 2**22
+BLOCK_ELEMENTS = 2**24
+_Best = tuple[jax.Array, jax.Array]
 _GROUP = 16  # examples that share one entry in the first stage of `_largest`
 
 
@@ -27,22 +29,26 @@ class Screen(NamedTuple):
     """What `screen` found for Q queries.
 
     Attributes:
-        indices: the k examples with the largest upper bounds of their logits, (Q, k), best first.
-        logits: their logits by the product, (Q, k); minus infinity for an entry that stands for no
-            example, or for one of weight zero.
-        rest: largest upper bound of the logits of all other examples, (Q,).
-        floor: largest lower bound of any logit, (Q,).
-        all_logits: the logits of all examples by the product, (Q, N); None, as the following, where
-            the examples were screened in blocks.
-        all_upper: upper bounds of the logits of all examples, (Q, N).
+        indices: the k examples with the largest logits by the product, (Q, k), best first.
+        logits: these logits, (Q, k); minus infinity for an entry that stands for no example, or
+            for one of weight zero.
+        rest: N times its exponential bounds the sum of the exponentials of the true logits of all
+            other examples, (Q,).
+        error: bounds the error of every logit by the product, (Q,).
+        all_logits: the logits of all examples by the product, (Q, N); None where the examples were
+            screened in blocks.
     """
 
     indices: jax.Array
     logits: jax.Array
     rest: jax.Array
-    floor: jax.Array
+    error: jax.Array
     all_logits: jax.Array | None = None
-    all_upper: jax.Array | None = None
+
+    @property
+    def floor(self) -> jax.Array:
+        """Lower bound of the largest logit, (Q,)."""
+        return self.logits[:, 0] - self.error
 
 
 def scaled_queries(
@@ -86,12 +92,13 @@ def screen(
     *,
     k: int,
 ) -> Screen:
-    """Find the `k` examples of largest logit bounds, and bound the logits of all others.
+    """Find the `k` examples of largest logits by the product, and bound those of all others.
 
     The bound holds for any order of summation: with unit roundoff u, a dot product of d terms
     errs by at most d u / (1 - d u) times the product of the norms (N. Higham, Accuracy and
     Stability of Numerical Algorithms, 2nd ed., section 3.1), and centring adds an error of at
-    most u per entry. Nothing here is differentiated.
+    most u per entry. It is taken at the example farthest from the centre, for all of them.
+    Nothing here is differentiated.
 
     Args:
         queries: (Q, d).
@@ -109,50 +116,44 @@ def screen(
     assert table is not None
     scaled, precision = scaled_queries(queries, table, alpha, sigma)
     num, d = examples.num, examples.d
-    reach = jnp.linalg.norm(scaled, axis=1)
     shift = jnp.abs(alpha) * jnp.linalg.norm(table.centre) / table.unit
+    extent = jnp.linalg.norm(scaled, axis=1) + jnp.abs(alpha) * jnp.max(table.norms)
+    u = float(jnp.finfo(extent.dtype).eps) / 2
+    of_weights = 8 * u * jnp.max(jnp.where(log_weights > -jnp.inf, jnp.abs(log_weights), 0))
+    error = of_weights + precision * extent * _error_per_extent(d, extent, shift)
 
-    def block(
-        centred: jax.Array, norms: jax.Array, weights: jax.Array
-    ) -> tuple[jax.Array, jax.Array]:
+    def logits_of(centred: jax.Array, norms: jax.Array, weights: jax.Array) -> jax.Array:
         logits = product_logits(scaled, precision, centred, norms**2, weights, alpha)
         # Without the barrier XLA computes the logits again for each of their uses.
-        logits = jax.lax.optimization_barrier(logits)
-        extent = reach[:, None] + jnp.abs(alpha)[:, None] * norms
-        error = precision[:, None] * extent * _error_per_extent(d, extent, shift[:, None])
-        u = float(jnp.finfo(logits.dtype).eps) / 2
-        return logits, error + jnp.where(weights > -jnp.inf, 8 * u * jnp.abs(weights), 0)
+        return jax.lax.optimization_barrier(logits)
 
     size = block_size(examples, queries.shape[0])
     if size == num and table.centred is not None:
-        logits, error = block(table.centred, table.norms, log_weights)
-        upper = jax.lax.optimization_barrier(logits + error)
-        return _listed(k, logits, upper, jnp.max(logits - error, axis=1))
+        logits = logits_of(table.centred, table.norms, log_weights)
+        top, indices = _largest(logits, k + 1)
+        return Screen(indices[:, :k], top[:, :k], top[:, k] + error, error, logits)
     k = max(k, FEW)
 
-    Best = tuple[jax.Array, jax.Array, jax.Array, jax.Array]
-
-    def step(best: Best, start: jax.Array) -> tuple[Best, None]:
+    def step(best: _Best, start: jax.Array) -> tuple[_Best, None]:
         # The last block starts earlier to be full, and ignores what the one before has seen.
         begin = jnp.minimum(start, num - size)
         norms, weights = (
             jax.lax.dynamic_slice_in_dim(field, begin, size) for field in (table.norms, log_weights)
         )
-        logits, error = block(examples.centred_block(begin, size), norms, weights)
+        logits = logits_of(examples.centred_block(begin, size), norms, weights)
         fresh = begin + jnp.arange(size) >= start
-        bounds, where = _largest(jnp.where(fresh, logits + error, -jnp.inf), k + 1)
-        found = (bounds, begin + where, _at(logits, where, bounds))
-        merged = [jnp.concatenate(pair, axis=1) for pair in zip(best[:3], found, strict=True)]
-        upper, where = jax.lax.top_k(merged[0], k + 1)
-        indices, top = (jnp.take_along_axis(field, where, axis=1) for field in merged[1:])
-        floor = jnp.maximum(best[3], jnp.max(logits - error, axis=1))
-        return (upper, indices, top, floor), None
+        top, where = _largest(jnp.where(fresh, logits, -jnp.inf), k + 1)
+        both = (
+            jnp.concatenate(pair, axis=1) for pair in zip(best, (top, begin + where), strict=True)
+        )
+        all_top, all_indices = both
+        top, where = jax.lax.top_k(all_top, k + 1)
+        return (top, jnp.take_along_axis(all_indices, where, axis=1)), None
 
     shape = (queries.shape[0], k + 1)
-    nothing = jnp.full(shape, -jnp.inf, queries.dtype)
-    start = (nothing, jnp.zeros(shape, jnp.int32), nothing, nothing[:, 0])
-    (upper, indices, top, floor), _ = jax.lax.scan(step, start, jnp.arange(0, num, size))
-    return Screen(indices[:, :k], top[:, :k], upper[:, k], floor)
+    nothing = (jnp.full(shape, -jnp.inf, queries.dtype), jnp.zeros(shape, jnp.int32))
+    (top, indices), _ = jax.lax.scan(step, nothing, jnp.arange(0, num, size))
+    return Screen(indices[:, :k], top[:, :k], top[:, k] + error, error)
 
 
 def block_size(examples: Examples, num_queries: int) -> int:
@@ -164,22 +165,14 @@ def block_size(examples: Examples, num_queries: int) -> int:
 
 
 def widen(found: Screen, k: int) -> Screen:
-    """Return what `screen` would have found for a larger `k`, where that costs no product."""
-    if found.all_logits is None or found.all_upper is None or found.indices.shape[1] >= k:
+    """List more examples, and sum up the others, where that costs no product; else `found`."""
+    logits = found.all_logits
+    if logits is None:
         return found
-    return _listed(k, found.all_logits, found.all_upper, found.floor)
-
-
-def _listed(k: int, logits: jax.Array, upper: jax.Array, floor: jax.Array) -> Screen:
-    """List the `k` examples of largest upper bounds, of all (Q, N)."""
-    bounds, indices = _largest(upper, k + 1)
-    top = _at(logits, indices, bounds)[:, :k]
-    return Screen(indices[:, :k], top, bounds[:, k], floor, logits, upper)
-
-
-def _at(logits: jax.Array, index: jax.Array, upper: jax.Array) -> jax.Array:
-    """Return `logits` (Q, N) at `index`; minus infinity where nothing was found."""
-    return jnp.where(upper > -jnp.inf, jnp.take_along_axis(logits, index, axis=1), -jnp.inf)
+    top, indices = _largest(logits, k + 1)
+    others = jnp.where(logits <= top[:, k:], logits, -jnp.inf)
+    rest = jax.nn.logsumexp(others, axis=1) - math.log(logits.shape[1]) + found.error
+    return Screen(indices[:, :k], top[:, :k], rest, found.error, logits)
 
 
 def _error_per_extent(d: int, extent: jax.Array, shift: jax.Array) -> jax.Array:

@@ -162,7 +162,13 @@ class WeightedExamples(Distribution):
                 examples = self._prepared = _prepare(rows, self.event_dim)
         return [(examples, examples.core_dims), (self.log_weights, 1)]
 
+    def __copy__(self) -> Self:
+        duplicate = object.__new__(type(self))
+        duplicate.__dict__.update(self.__dict__)
+        return duplicate
+
     def __getstate__(self) -> dict[str, Any]:
+        """Pickle without what can be made again; a copy in memory keeps it."""
         return {name: value for name, value in self.__dict__.items() if name != "_prepared"}
 
 

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.special import logsumexp
 from scipy.stats import special_ortho_group
 
 from ppl_memprior.distributions import _mixtures, _nearest, _screening
@@ -202,11 +203,12 @@ def test_bound_holds_where_rounding_is_worst():
     )
     difference = queries[:, None].astype(np.float64) - float(alpha[0]) * examples
     exact = log_weights - (difference**2).sum(-1) / (2 * float(sigma[0]) ** 2)
-    assert np.all(exact <= found.all_upper)
     assert np.all(exact.max(1) >= found.floor)
-    error = np.abs(exact - found.all_logits)
-    bound = np.asarray(found.all_upper) - np.asarray(found.all_logits)
+    error, bound = np.abs(exact - found.all_logits), np.asarray(found.error)[:, None]
     assert np.all(error <= bound)
+    others = np.sort(exact, axis=1)[:, : -found.indices.shape[1]]
+    assert np.all(logsumexp(others, axis=1) <= found.rest + np.log(200))
+    assert np.all(logsumexp(others, axis=1) <= _screening.widen(found, 4).rest + np.log(200))
     assert np.max(error / bound) > 1e-5  # not so wide that it says nothing
 
 
