@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.typing import ArrayLike
 
 from ppl_memprior.distributions._checks import broadcast_shapes, float_array
@@ -37,7 +38,22 @@ def checked_value(
             "from examples of the value's shape."
         )
     broadcast_shapes(value=array.shape[:lead], batch_shape=batch_shape)
-    return array
+    return partitioned_by_compiler(array)
+
+
+def partitioned_by_compiler(array: jax.Array) -> jax.Array:
+    """Return `array` on the same devices, with sharding left to the compiler where it is explicit.
+
+    A mesh with explicit axes asks every operation how its result is to be sharded; here that is
+    nobody's concern.
+    """
+    sharding = None if isinstance(array, jax.core.Tracer) else array.sharding
+    if not isinstance(sharding, NamedSharding) or not isinstance(sharding.mesh, Mesh):
+        return array
+    if AxisType.Explicit not in sharding.mesh.axis_types:
+        return array
+    mesh = Mesh(sharding.mesh.devices, sharding.mesh.axis_names)
+    return jax.device_put(array, NamedSharding(mesh, sharding.spec))
 
 
 def flat_events(array: jax.Array, event_dim: int) -> jax.Array:
@@ -95,6 +111,11 @@ def _over_queries(
     per_query = [jnp.broadcast_to(s, lead) for s in scalars]
     if not table_batch:
         num = math.prod(lead)
+        if num == 0:
+            one = [jax.ShapeDtypeStruct((1, *a.shape[len(lead) :]), a.dtype) for a in per_query]
+            struct = jax.ShapeDtypeStruct((1, d), queries.dtype)
+            out = jax.eval_shape(kernel, struct, *tables, *one)
+            return jax.tree.map(lambda a: jnp.zeros(lead + a.shape[1:], a.dtype), out)
         out = kernel(queries.reshape(num, d), *tables, *(s.reshape(num) for s in per_query))
         return jax.tree.map(lambda a: a.reshape(lead + a.shape[1:]), out)
 

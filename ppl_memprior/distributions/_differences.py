@@ -61,7 +61,9 @@ def norm(vectors: jax.Array) -> jax.Array:
     """Return |v| over the last axis, for vectors in a unit of any size."""
     largest = jnp.max(jnp.abs(vectors), axis=-1, keepdims=True)
     scale = jnp.where(largest > 0, largest, 1)
-    return scale[..., 0] * jnp.linalg.norm(vectors / scale, axis=-1)
+    # The norm of zero has no derivative; another vector's in its place keeps NaN away.
+    lengths = jnp.linalg.norm(jnp.where(largest > 0, vectors / scale, 1), axis=-1)
+    return jnp.where(largest[..., 0] > 0, scale[..., 0] * lengths, 0)
 
 
 def in_groups(fn: Callable[..., Any], size: int, *arrays: jax.Array) -> Any:

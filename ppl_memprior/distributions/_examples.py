@@ -34,6 +34,7 @@ class HostRows:
         self.size = math.prod(self.shape)
         kind = jnp.result_type(array.dtype, jnp.float32)
         self.dtype = jnp.dtype(jax.dtypes.canonicalize_dtype(kind))
+        self.prepared: Examples | None = None  # by `prepare_host`
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return np.asarray(self.array[:], dtype=dtype or self.dtype)
@@ -173,11 +174,13 @@ def prepare(rows: jax.Array) -> Examples:
 
 
 def prepare_host(rows: HostRows) -> Examples:
-    """Return rows on the host with their table; reads them twice.
+    """Return rows on the host with their table; reads them twice, the first time it is called.
 
     Raises:
         ValueError: if a number is NaN or infinite.
     """
+    if rows.prepared is not None:
+        return rows.prepared
     num, d = rows.flat_shape
     total, seen = np.zeros(d), 0
     for block in rows.blocks():
@@ -196,10 +199,14 @@ def prepare_host(rows: HostRows) -> Examples:
         difference = block - centre
         extent = max(extent, float(np.abs(difference).max()))
         norms.append(np.sqrt(np.einsum("nd,nd->n", difference, difference, dtype=np.float64)))
-    unit = _power_of_two(jnp.asarray(extent * math.sqrt(d), rows.dtype))
-    scaled = (np.concatenate(norms) / float(unit)).astype(rows.dtype)
-    return Examples(rows, Table(jnp.asarray(centre), None, jnp.asarray(scaled), unit))
+    unit = np.ldexp(1.0, round(math.log2(extent * math.sqrt(d))) if extent > 0 else 0)
+    fields = (centre, np.concatenate(norms) / unit, unit)
+    with jax.ensure_compile_time_eval():  # constants, even if what needs them is being traced
+        centred_at, scaled, scale = (jnp.asarray(field, rows.dtype) for field in fields)
+    rows.prepared = Examples(rows, Table(centred_at, None, scaled, scale))
+    return rows.prepared
 
 
 def _power_of_two(extent: jax.Array) -> jax.Array:
-    return jnp.exp2(jnp.round(jnp.log2(jnp.where(extent > 0, extent, 1))))
+    exponent = jnp.round(jnp.log2(jnp.where(extent > 0, extent, 1)))
+    return jnp.ldexp(jnp.ones_like(extent), exponent.astype(jnp.int32))  # exp2 is not exact

@@ -227,8 +227,8 @@ def _product_logits(shared: jax.Array | None, arguments: Any) -> jax.Array:
 @_product_logits.defjvp
 def _product_logits_jvp(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
     shared, arguments = primals
-    again, tangent = jax.jvp(_product_logits_again, (arguments,), (tangents[1],))
-    return again if shared is None else shared, tangent
+    _, tangent = jax.jvp(_product_logits_again, (arguments,), (tangents[1],))
+    return _product_logits(shared, arguments), tangent  # itself to be differentiated again
 
 
 def rows_at_once(examples: Examples) -> int:
@@ -414,15 +414,19 @@ def _compare(
     worst = jnp.max(jnp.where(counts, jnp.abs(error - offset[:, None]), 0), axis=1)
     farthest = jnp.max(jnp.where(counts, jnp.abs(exact), 0), axis=1)
     eps = float(jnp.finfo(worst.dtype).eps)
-    # Plain differences have an error of some eps times the logit themselves.
-    agrees = worst <= eps * (1000 + 4 * farthest)
+    # Coinciding examples agree in their errors as well, so that what is usual counts too: some eps
+    # of |x|^2 and |x_n|^2. Plain differences have an error of some eps times the logit themselves.
+    scaled, precision = scaled_queries(queries, examples.table, alpha, sigma)
+    reach = jnp.linalg.norm(scaled, axis=1)
+    extent = reach + jnp.abs(alpha) * jnp.max(examples.table.norms)
+    usual = eps * precision * extent**2
+    agrees = jnp.maximum(worst, usual) <= eps * (1000 + 4 * farthest)
 
     # x - alpha sum_n r_n x_n cancels where the examples that matter are much closer to x than x
     # is to their common centre: at a twentieth, the score loses about 80 eps.
     half_squares = jnp.where(counts, log_weights[found.indices] - exact, 0)
     typical = jnp.sum(jax.nn.softmax(jnp.where(counts, exact, -jnp.inf)) * half_squares, axis=1)
-    scaled, precision = scaled_queries(queries, examples.table, alpha, sigma)
-    return offset, agrees & (400 * typical >= precision * jnp.sum(scaled**2, axis=1))
+    return offset, agrees & (400 * typical >= precision * reach**2)
 
 
 def _choose(flags: jax.Array, yes: Any, no: Any) -> Any:

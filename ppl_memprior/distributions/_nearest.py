@@ -189,7 +189,7 @@ def nearest(queries: jax.Array, examples: Examples, k: int) -> tuple[jax.Array, 
 
         distance = over_blocks(part, num, rows_at_once(examples))
         order = jnp.argsort(distance, axis=1, stable=True)[:, :k]
-        return jnp.take_along_axis(distance, order, axis=1), order
+        return jnp.take_along_axis(distance, order, axis=1), order.astype(jnp.int32)
 
     if table is None or k + FEW >= num:
         return in_groups(

@@ -116,7 +116,7 @@ def screen(
     assert table is not None
     scaled, precision = scaled_queries(queries, table, alpha, sigma)
     num, d = examples.num, examples.d
-    shift = jnp.abs(alpha) * jnp.linalg.norm(table.centre) / table.unit
+    shift = jnp.abs(alpha) * jnp.linalg.norm(table.centre / table.unit)
     extent = jnp.linalg.norm(scaled, axis=1) + jnp.abs(alpha) * jnp.max(table.norms)
     u = float(jnp.finfo(extent.dtype).eps) / 2
     of_weights = 8 * u * jnp.max(jnp.where(log_weights > -jnp.inf, jnp.abs(log_weights), 0))
@@ -127,7 +127,7 @@ def screen(
         # Without the barrier XLA computes the logits again for each of their uses.
         return jax.lax.optimization_barrier(logits)
 
-    size = block_size(examples, queries.shape[0])
+    size = min(num, max(k + 1, FEW + 1, block_size(examples, queries.shape[0])))
     if size == num and table.centred is not None:
         logits = logits_of(table.centred, table.norms, log_weights)
         top, indices = _largest(logits, k + 1)
@@ -152,7 +152,7 @@ def screen(
 
     shape = (queries.shape[0], k + 1)
     nothing = (jnp.full(shape, -jnp.inf, queries.dtype), jnp.zeros(shape, jnp.int32))
-    (top, indices), _ = jax.lax.scan(step, nothing, jnp.arange(0, num, size))
+    (top, indices), _ = jax.lax.scan(step, nothing, jnp.arange(0, num, size, dtype=jnp.int32))
     return Screen(indices[:, :k], top[:, :k], top[:, k] + error, error)
 
 
@@ -193,15 +193,16 @@ def _largest(values: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
     In two stages, which takes a third of the time: the k largest lie in the k groups whose maxima
     are largest. Group j holds the entries j, j + M, j + 2 M...; up to 15 last ones are in no group.
     """
-    num = values.shape[1]
+    num_queries, num = values.shape
     num_groups = num // _GROUP
     if num_groups < 2 * k:
-        return jax.lax.top_k(values, k)
+        top, index = jax.lax.top_k(values, k)
+        return top, index.astype(jnp.int32)
     grouped = num_groups * _GROUP
-    maxima = jnp.max(values[:, :grouped].reshape(-1, _GROUP, num_groups), axis=1)
+    maxima = jnp.max(values[:, :grouped].reshape(num_queries, _GROUP, num_groups), axis=1)
     _, chosen = jax.lax.top_k(maxima, k)
     members = chosen[:, :, None] + num_groups * jnp.arange(_GROUP)
-    last = jnp.broadcast_to(jnp.arange(grouped, num), (values.shape[0], num - grouped))
-    index = jnp.concatenate([members.reshape(values.shape[0], -1), last], axis=1)
+    last = jnp.broadcast_to(jnp.arange(grouped, num), (num_queries, num - grouped))
+    index = jnp.concatenate([members.reshape(num_queries, -1), last], axis=1)
     top, where = jax.lax.top_k(jnp.take_along_axis(values, index, axis=1), k)
-    return top, jnp.take_along_axis(index, where, axis=1)
+    return top, jnp.take_along_axis(index, where, axis=1).astype(jnp.int32)

@@ -14,7 +14,6 @@ from typing import Any, Self
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.typing import ArrayLike
 from numpyro.distributions import Distribution
 from numpyro.distributions.batch_util import promote_batch_shape
@@ -26,6 +25,7 @@ from ppl_memprior.distributions._batching import (
     flat_events,
     lift,
     over_queries,
+    partitioned_by_compiler,
     take,
 )
 from ppl_memprior.distributions._differences import sum_over_blocks
@@ -63,7 +63,7 @@ class WeightedExamples(Distribution):
                 self.examples = rows
                 return
             examples = np.asarray(rows)
-        self.examples = _partitioned_by_compiler(_checks.example_array("examples", examples))
+        self.examples = partitioned_by_compiler(_checks.example_array("examples", examples))
 
     @property
     def weights(self) -> jax.Array:
@@ -110,14 +110,17 @@ class WeightedExamples(Distribution):
             the one stored first comes first.
 
         Raises:
+            TypeError: if `k` is not an integer.
             ValueError: if `value` does not have that shape, or `k` is not from 1 to N.
         """
+        if not isinstance(k, (int, np.integer)):
+            raise TypeError(f"k must be an integer that is known, got {type(k).__name__}.")
         if not 1 <= k <= self.num_examples:
             raise ValueError(
                 f"k is {k}, expected 1 to {self.num_examples}, the number of examples."
             )
         value = checked_value(value, self.batch_shape, self.event_shape)
-        return over_queries(_find_nearest(k), value, self.event_dim, self._tables()[:1])
+        return over_queries(_find_nearest(int(k)), value, self.event_dim, self._tables()[:1])
 
     def _draw_examples(self, key: jax.Array, shape: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
         """Draw examples, (*shape, *event), and their indices, `shape` = (*sample, *batch)."""
@@ -170,21 +173,6 @@ class WeightedExamples(Distribution):
     def __getstate__(self) -> dict[str, Any]:
         """Pickle without what can be made again; a copy in memory keeps it."""
         return {name: value for name, value in self.__dict__.items() if name != "_prepared"}
-
-
-def _partitioned_by_compiler(array: jax.Array) -> jax.Array:
-    """Return `array` on the same devices, with sharding left to the compiler where it is explicit.
-
-    A mesh with explicit axes asks every operation how its result is to be sharded; here that is
-    nobody's concern.
-    """
-    sharding = None if isinstance(array, jax.core.Tracer) else array.sharding
-    if not isinstance(sharding, NamedSharding) or not isinstance(sharding.mesh, Mesh):
-        return array
-    if AxisType.Explicit not in sharding.mesh.axis_types:
-        return array
-    mesh = Mesh(sharding.mesh.devices, sharding.mesh.axis_names)
-    return jax.device_put(array, NamedSharding(mesh, sharding.spec))
 
 
 @partial(jax.jit, static_argnames="event_dim")

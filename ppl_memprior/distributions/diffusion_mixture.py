@@ -190,7 +190,7 @@ class DiffusionMixturePrior(WeightedExamples):
         example = self._over_queries(_nearest.posterior_mean, value, alpha * self.alpha, total)
         example = example.reshape(example.shape[:-1] + self.event_shape)
         prior_mean = self._per_event(self.alpha) * example
-        gain = self._per_event(alpha * self.sigma**2 / total**2)
+        gain = self._per_event(alpha * (self.sigma / total) ** 2)
         return prior_mean + gain * (value - self._per_event(alpha) * prior_mean)
 
     def diffuse(self, alpha: ArrayLike, sigma: ArrayLike) -> DiffusionMixturePrior:

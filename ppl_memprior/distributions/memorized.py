@@ -235,6 +235,7 @@ class MemorizedPrior(WeightedExamples):
         # The examples have been checked already; filling in the fields does not repeat that.
         diffused = DiffusionMixturePrior.__new__(DiffusionMixturePrior)
         diffused.examples = self.examples
+        self._tables()
         diffused._prepared = self._prepared
         diffused.log_weights = self.log_weights
         diffused.alpha = jnp.broadcast_to(alpha, batch_shape)

@@ -281,3 +281,23 @@ def test_nearest_refuses_what_does_not_fit():
             ON_A_LINE.nearest(0.0, k)
     with pytest.raises(ValueError, match="value has shape"):
         DiffusionMixturePrior(np.eye(3), 1.0).nearest(np.zeros(2))
+
+
+def test_nearest_has_derivatives_on_an_example():
+    prior = DiffusionMixturePrior(np.eye(3), 1.0)
+    gradient = jax.grad(lambda x: prior.nearest(x, 2)[0].sum())(jnp.eye(3)[0])
+    np.testing.assert_allclose(gradient, (jnp.eye(3)[0] - jnp.eye(3)[1]) / 2**0.5, rtol=1e-6)
+
+
+def test_no_values_and_units_of_any_size():
+    for num in (5, 80):
+        examples = np.random.default_rng(0).normal(size=(num, 32))
+        # NumPyro's own validation cannot look at nothing.
+        prior = DiffusionMixturePrior(examples, 0.3, validate_args=False)
+        none = np.zeros((0, 2, 32))
+        assert prior.log_prob(none).shape == (0, 2)
+        assert prior.score(none).shape == none.shape
+        assert prior.nearest(none, 2)[1].shape == (0, 2, 2)
+    tiny = DiffusionMixturePrior(1e-20 * np.eye(3), 1e-21)
+    denoised = tiny.denoise(1.1e-20 * np.eye(3), 1.0, 1e-21)
+    np.testing.assert_allclose(denoised, 1.05e-20 * np.eye(3), rtol=1e-5, atol=1e-26)

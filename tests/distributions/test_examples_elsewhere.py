@@ -62,6 +62,10 @@ def test_examples_in_a_file(examples, tmp_path):
         np.testing.assert_allclose(shares, expected.responsibilities, atol=1e-5)
     gradient = jax.jit(jax.grad(lambda v: prior.log_prob(v).sum()))(values)
     np.testing.assert_allclose(gradient, prior.score(values), rtol=1e-5)
+    # Under a transformation first, from a copy that has lost what was prepared.
+    rebuilt = jax.tree.map(lambda leaf: leaf, prior.diffuse(1.0, 0.4))
+    density = jax.jit(lambda d, v: d.log_prob(v))(rebuilt, values)
+    np.testing.assert_allclose(density, prior.diffuse(1.0, 0.4).log_prob(values), rtol=1e-6)
     distance, index = prior.nearest(values, 2)
     exact = np.linalg.norm((values[:, None] - examples).reshape(3, NUM, -1), axis=-1)
     np.testing.assert_allclose(distance, np.sort(exact, axis=1)[:, :2], rtol=1e-5)
@@ -106,6 +110,13 @@ def test_memorized_examples_in_a_file(examples, tmp_path):
             getattr(prior, name)(value)
     with pytest.raises(NotImplementedError, match="numpy.array"):
         prior.enumerate_support()
+
+
+def test_a_file_is_first_used_under_jit(examples, tmp_path):
+    array = mapped(examples, tmp_path)
+    density = jax.jit(lambda v: DiffusionMixturePrior(array, 0.3).log_prob(v))(examples[:2])
+    same = DiffusionMixturePrior(examples, 0.3).log_prob(examples[:2])
+    np.testing.assert_allclose(density, same, rtol=1e-6)
 
 
 def test_small_files_are_read(tmp_path):

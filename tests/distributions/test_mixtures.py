@@ -8,7 +8,7 @@ from scipy.special import logsumexp
 from scipy.stats import special_ortho_group
 
 from ppl_memprior.distributions import _mixtures, _nearest, _screening
-from ppl_memprior.distributions._examples import prepare
+from ppl_memprior.distributions._examples import Examples, prepare
 
 from .reference import clusters, queries_of, reference, relative_error
 
@@ -278,3 +278,60 @@ def test_finite_far_away_on_examples_and_at_tiny_bandwidths():
     shares = _nearest.responsibilities(queries, rows, log_weights, alpha, sigma)
     np.testing.assert_allclose(shares.sum(1), 1, rtol=1e-5)
     assert np.all(shares[:, 7] == 0)
+
+
+def test_higher_derivatives_in_the_product_regime():
+    """Of what screening has computed once: against finite differences of one order less."""
+    with jax.enable_x64(True):
+        queries, examples, log_weights, alpha, sigma = regime("product", dtype=np.float64)
+        query, rows = queries[:1], prepare(examples)
+        direction = np.random.default_rng(2).normal(size=query.shape)
+        direction /= np.linalg.norm(direction)
+
+        def along(t):  # a line through x, log sigma and alpha
+            return _nearest.log_density(
+                query + 20 * t * direction,
+                rows,
+                log_weights,
+                1 + 0.3 * t[None],
+                6 * jnp.exp(t[None]),
+            )[0]
+
+        first = jax.grad(along)
+        second = jax.grad(first)
+        step = 1e-4
+        for lower, higher in ((first, second), (second, jax.grad(second))):
+            lower = jax.jit(lower)
+            difference = (lower(jnp.asarray(step)) - lower(jnp.asarray(-step))) / (2 * step)
+            # Central differences: an error of step^2 times the next derivatives, some 1e-6.
+            np.testing.assert_allclose(jax.jit(higher)(jnp.zeros(())), difference, rtol=1e-5)
+
+
+def test_coinciding_examples_do_not_vouch_for_the_others():
+    """The nearest 20 are one example; the others, as likely together, are far from it."""
+    rng = np.random.default_rng(0)
+    d, sigma = 16, 1.5e-3
+    first = rng.normal(size=d)
+    others = rng.normal(size=(59, d))
+    others = first + 0.06 * np.linalg.norm(first) * others / np.linalg.norm(others, axis=1)[:, None]
+    far = 10 * rng.normal(size=(100, d))
+    examples = np.concatenate([np.repeat(first[None], 20, 0), others, far]).astype(np.float32)
+    queries = examples[:1] + np.float32(0.03) * (examples[20:21] - examples[:1])
+    half = ((queries - examples) ** 2).sum(1) / (2 * sigma**2)
+    log_weights = np.zeros(len(examples))
+    log_weights[20:79] = half[20:79] - half[0] - 1.0  # as likely, one nat each below
+    log_weights = (log_weights - logsumexp(log_weights)).astype(np.float32)
+    fill = np.ones(1, np.float32)
+    arguments = (queries, prepare(examples), log_weights, fill, np.float32(sigma) * fill)
+    # Logits of 1e4 are rounded in units of 1e-3 by any arithmetic; plain differences set the mark.
+    plain = _nearest.responsibilities(arguments[0], Examples(jnp.asarray(examples)), *arguments[2:])
+    np.testing.assert_allclose(_nearest.responsibilities(*arguments), plain, atol=1e-6)
+    assert 0.3 < plain[0, :20].sum() < 0.7  # both kinds count
+
+
+@pytest.mark.parametrize("num", [80, 300, 700])
+def test_indices_in_double_precision(num):
+    with jax.enable_x64(True):
+        examples = np.random.default_rng(0).normal(size=(num, 32))
+        _, index = _nearest.nearest(examples[:1], prepare(examples), 3)
+        assert index[0, 0] == 0 and index.dtype == jnp.int32
