@@ -130,7 +130,7 @@ def screen(
     size = min(num, max(k + 1, FEW + 1, block_size(examples, queries.shape[0])))
     if size == num and table.centred is not None:
         logits = logits_of(table.centred, table.norms, log_weights)
-        top, indices = _largest(logits, k + 1)
+        top, indices = jax.lax.optimization_barrier(_largest(logits, k + 1))
         return Screen(indices[:, :k], top[:, :k], top[:, k] + error, error, logits)
     k = max(k, FEW)
 
@@ -169,7 +169,8 @@ def widen(found: Screen, k: int) -> Screen:
     logits = found.all_logits
     if logits is None:
         return found
-    top, indices = _largest(logits, k + 1)
+    # Without the barrier XLA selects again for each comparison.
+    top, indices = jax.lax.optimization_barrier(_largest(logits, k + 1))
     others = jnp.where(logits <= top[:, k:], logits, -jnp.inf)
     rest = jax.nn.logsumexp(others, axis=1) - math.log(logits.shape[1]) + found.error
     return Screen(indices[:, :k], top[:, :k], rest, found.error, logits)
