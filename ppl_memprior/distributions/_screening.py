@@ -130,7 +130,7 @@ def screen(
     size = min(num, max(k + 1, FEW + 1, block_size(examples, queries.shape[0])))
     if size == num and table.centred is not None:
         logits = logits_of(table.centred, table.norms, log_weights)
-        top, indices = jax.lax.optimization_barrier(_largest(logits, k + 1))
+        top, indices = _largest(logits, k + 1)
         return Screen(indices[:, :k], top[:, :k], top[:, k] + error, error, logits)
     k = max(k, FEW)
 
@@ -169,8 +169,7 @@ def widen(found: Screen, k: int) -> Screen:
     logits = found.all_logits
     if logits is None:
         return found
-    # Without the barrier XLA selects again for each comparison.
-    top, indices = jax.lax.optimization_barrier(_largest(logits, k + 1))
+    top, indices = _largest(logits, k + 1)
     others = jnp.where(logits <= top[:, k:], logits, -jnp.inf)
     rest = jax.nn.logsumexp(others, axis=1) - math.log(logits.shape[1]) + found.error
     return Screen(indices[:, :k], top[:, :k], rest, found.error, logits)
@@ -205,5 +204,9 @@ def _largest(values: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
     members = chosen[:, :, None] + num_groups * jnp.arange(_GROUP)
     last = jnp.broadcast_to(jnp.arange(grouped, num), (num_queries, num - grouped))
     index = jnp.concatenate([members.reshape(num_queries, -1), last], axis=1)
-    top, where = jax.lax.top_k(jnp.take_along_axis(values, index, axis=1), k)
-    return top, jnp.take_along_axis(index, where, axis=1).astype(jnp.int32)
+    _, where = jax.lax.top_k(jnp.take_along_axis(values, index, axis=1), k)
+    # Without the barriers XLA selects again for each use. They must not stand right behind a
+    # selection: from sharded values XLA aborts there.
+    index = jnp.take_along_axis(index, where, axis=1).astype(jnp.int32)
+    index = jax.lax.optimization_barrier(index)
+    return jax.lax.optimization_barrier(jnp.take_along_axis(values, index, axis=1)), index
