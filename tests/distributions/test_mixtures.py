@@ -12,6 +12,8 @@ from ppl_memprior.distributions._examples import Examples, prepare
 
 from .reference import clusters, queries_of, reference, relative_error
 
+pytestmark = pytest.mark.arithmetic
+
 NUM, DIM = 640, 48
 
 # (members of a cluster, their distance, bandwidth): what each query has to do

@@ -14,6 +14,9 @@ from ppl_memprior.distributions import _differences, _nearest
 from ppl_memprior.distributions._examples import prepare
 
 
+pytestmark = pytest.mark.arithmetic
+
+
 def of_array(function):
     """The same function of examples in an array."""
 
