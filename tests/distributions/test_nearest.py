@@ -13,7 +13,6 @@ from scipy.special import logsumexp, softmax
 from ppl_memprior.distributions import _differences, _nearest
 from ppl_memprior.distributions._examples import prepare
 
-
 pytestmark = pytest.mark.arithmetic
 
 
