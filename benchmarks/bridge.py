@@ -98,36 +98,44 @@ def jax_loss(fn: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return lambda x: 0.5 * jnp.sum(fn(x) ** 2)
 
 
+def three_cases(
+    name: str,
+    functions: tuple[Callable[[Any], Any], Callable[[Any], Any]],
+    point: np.ndarray,
+    repeats: int,
+    goals: tuple[float | None, float | None, float | None],
+    absolute: bool = False,
+) -> Iterator[Case]:
+    """Value, gradient and tangent of a pair of functions, the one in JAX and the one in PyTorch."""
+    ours, theirs = functions
+    x, t = jnp.asarray(point), torch.from_numpy(point)
+    value = jax.jit(ours)
+    gradient = jax.jit(jax.value_and_grad(jax_loss(ours)))
+    tangent = jax.jit(lambda x: jax.jvp(ours, (x,), (x,)))
+
+    def torch_value() -> Any:
+        with torch.no_grad():
+            return theirs(t)
+
+    sides = {
+        "value": (lambda: value(x), torch_value),
+        "value and gradient": (lambda: gradient(x), lambda: torch_value_and_grad(theirs, t)),
+        "jvp": (lambda: tangent(x), lambda: torch.func.jvp(theirs, (t,), (t,))),
+    }
+    for (kind, (a, b)), goal in zip(sides.items(), goals, strict=True):
+        yield Case(
+            f"{name}, {kind}", lambda a=a: jax.block_until_ready(a()), b, repeats, goal, absolute
+        )
+
+
 def trivial_cases(repeats: int) -> Iterator[Case]:
     """A function that takes PyTorch a microsecond or two: what is left is the bridge."""
-    point = np.linspace(-1, 1, 100, dtype=np.float32)
-    x, t = jnp.asarray(point), torch.from_numpy(point)
-    function = torch_function(torch.sin)
-    value = jax.jit(function)
-    gradient = jax.jit(jax.value_and_grad(jax_loss(function)))
-    tangent = jax.jit(lambda x: jax.jvp(function, (x,), (x,)))
-    yield Case(
-        "sin of 100 numbers, value",
-        lambda: jax.block_until_ready(value(x)),
-        lambda: torch.sin(t),
+    yield from three_cases(
+        "sin of 100 numbers",
+        (torch_function(torch.sin), torch.sin),
+        np.linspace(-1, 1, 100, dtype=np.float32),
         repeats,
-        150.0,
-        absolute=True,
-    )
-    yield Case(
-        "sin of 100 numbers, value and gradient",
-        lambda: jax.block_until_ready(gradient(x)),
-        lambda: torch_value_and_grad(torch.sin, t),
-        repeats,
-        None,
-        absolute=True,
-    )
-    yield Case(
-        "sin of 100 numbers, jvp",
-        lambda: jax.block_until_ready(tangent(x)),
-        lambda: torch.func.jvp(torch.sin, (t,), (t,)),
-        repeats,
-        None,
+        (150.0, None, None),
         absolute=True,
     )
 
@@ -176,38 +184,18 @@ def models(cells: int, count: int) -> np.ndarray:
 
 
 def wave_cases(cells: int, repeats: int) -> Iterator[Case]:
-    """Value, gradient and tangent of one model's data."""
+    """Value, gradient and tangent of one model's data; and PyTorch against itself."""
     waves = Waves(cells)
     function = torch_function(waves.one, batched=waves.many)
-    point = models(cells, 1)[0]
-    x, t = jnp.asarray(point), torch.from_numpy(point)
-    value = jax.jit(function)
-    gradient = jax.jit(jax.value_and_grad(jax_loss(function)))
-    tangent = jax.jit(lambda x: jax.jvp(function, (x,), (x,)))
-    name = f"Deepwave {cells} x {cells}"
     goal = 1.02 if cells == 70 else None
-
-    def torch_value() -> Any:
-        with torch.no_grad():
-            return waves.one(t)
-
-    yield Case(
-        f"{name}, value", lambda: jax.block_until_ready(value(x)), torch_value, repeats, goal
-    )
-    yield Case(
-        f"{name}, value and gradient",
-        lambda: jax.block_until_ready(gradient(x)),
-        lambda: torch_value_and_grad(waves.one, t),
-        repeats,
-        goal,
-    )
-    yield Case(
-        f"{name}, jvp",
-        lambda: jax.block_until_ready(tangent(x)),
-        lambda: torch.func.jvp(waves.one, (t,), (t,)),
-        repeats,
-        goal,
-    )
+    name = f"Deepwave {cells} x {cells}"
+    point = models(cells, 1)[0]
+    for case in three_cases(name, (function, waves.one), point, repeats, (goal, goal, goal)):
+        yield case
+        if case.goal is not None:  # how far apart two sides lie that are the same
+            yield case._replace(
+                name=f"{case.name}, PyTorch on both sides", ours=case.theirs, goal=None
+            )
 
 
 def batch_cases(cells: int, count: int, repeats: int) -> Iterator[Case]:
@@ -276,7 +264,7 @@ def resident() -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--repeats", type=int, default=15, help="turns of each side")
+    parser.add_argument("--repeats", type=int, default=21, help="turns of each side")
     parser.add_argument("--cells", type=int, nargs="+", default=[32, 70], help="model sizes")
     parser.add_argument("--models", type=int, default=32, help="size of the batch")
     arguments = parser.parse_args()
@@ -294,7 +282,7 @@ def main() -> None:
         for case in wave_cases(cells, arguments.repeats):
             print_row(case, measure(case, 1))
     small = min(arguments.cells)
-    for case in batch_cases(small, arguments.models, max(3, arguments.repeats // 3)):
+    for case in batch_cases(small, arguments.models, max(3, arguments.repeats // 5)):
         print_row(case, measure(case, 1))
     if torch2jax is None:
         print("| wrap-torch2jax | | | not installed | | | |")
