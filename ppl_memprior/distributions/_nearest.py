@@ -27,12 +27,11 @@ from ppl_memprior.distributions._examples import Examples
 from ppl_memprior.distributions._mixtures import (
     CHUNK_QUERIES,
     TOGETHER,
-    Mixture,
     any_of,
     evaluate,
-    rows_at_once,
 )
 from ppl_memprior.distributions._screening import FEW, screen
+from ppl_memprior.distributions._sums import Mixture, rows_at_once
 
 
 def _normalized(mixture: Mixture) -> tuple[jax.Array, jax.Array]:

@@ -4,7 +4,7 @@ The product |x|^2 - 2 x.x_n + |x_n|^2 gives all squared distances at the speed o
 but in floating point it loses the digits that decide as soon as the bandwidth is far below the
 scale of the data. `screen` therefore trusts it only to *rule out* examples: it bounds the rounding
 error of every distance, and lists the examples that the bound does not exclude. What is computed
-from these, and how accurately, is left to `_nearest`.
+from these, and how accurately, is left to `_mixtures`.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from ppl_memprior.distributions._examples import MAX_READ_ELEMENTS, Examples, Ta
 FEWEST, FEW = 4, 16
 #: Elements of the largest block of (queries, examples) distances.
 BLOCK_ELEMENTS = 2**24
-_Best = tuple[jax.Array, jax.Array]
 _GROUP = 16  # examples that share one entry in the first stage of `_largest`
+
+_Best = tuple[jax.Array, jax.Array]
 
 
 class Screen(NamedTuple):

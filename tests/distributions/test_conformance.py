@@ -45,7 +45,9 @@ def case(name, cls, *, batch=(), event, vmapped, **params):
     spec = SimpleNamespace(
         name=name, cls=cls, batch=batch, event=event, vmapped=vmapped, params=params
     )
-    return pytest.param(spec, id=name)
+    # what holds for scalars and for images does so with every Python
+    marks = [pytest.mark.arithmetic] if event == () else []
+    return pytest.param(spec, id=name, marks=marks)
 
 
 def mixture(name, event, sigma, alpha=0.9, weights=WEIGHTS):

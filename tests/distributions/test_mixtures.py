@@ -7,7 +7,7 @@ import pytest
 from scipy.special import logsumexp
 from scipy.stats import special_ortho_group
 
-from ppl_memprior.distributions import _mixtures, _nearest, _screening
+from ppl_memprior.distributions import _mixtures, _nearest, _screening, _sums
 from ppl_memprior.distributions._examples import Examples, prepare
 
 from .reference import clusters, queries_of, reference, relative_error
@@ -39,7 +39,7 @@ def ways(arguments):
     found = _screening.screen(*arguments, k=_screening.FEWEST)
     more = _screening.widen(found, _screening.FEW)
     most = _screening.widen(found, _mixtures._SOME)
-    exact = _mixtures._by_refinement(lambda mixture: mixture.logits, more, *arguments)
+    exact = _sums.by_refinement(lambda mixture: mixture.logits, more, *arguments)
     _, agrees = _mixtures._compare(more, exact, *arguments)
     flags = {
         "fewest": _mixtures._is_enough(found, NUM),
