@@ -55,6 +55,19 @@ def scan_with_progress(
     return carry, jax.tree.map(lambda *leaves: np.concatenate(leaves), *outputs)
 
 
+def items_in_batch(count: int, elements_per_item: int, *, at_least: int = 1) -> int:
+    """How many of `count` items one batch takes: batches of about one size that bound the memory.
+
+    Args:
+        count: items in all.
+        elements_per_item: numbers that one item needs while it is worked on.
+        at_least: batches wanted, as far as there are items for them.
+    """
+    largest = max(1, min(BATCH_ITEMS, BATCH_ELEMENTS // max(1, elements_per_item)))
+    batches = max(-(-count // largest), min(count, at_least))
+    return -(-count // batches)
+
+
 def map_in_batches(
     function: Callable[[Any], Any],
     xs: Any,
@@ -76,8 +89,7 @@ def map_in_batches(
         The results as NumPy arrays, stacked along a new leading axis, as if by one `vmap`.
     """
     count = len(jax.tree.leaves(xs)[0])
-    largest = max(1, min(BATCH_ITEMS, BATCH_ELEMENTS // max(1, elements_per_item)))
-    size = -(-count // -(-count // largest))  # batches of about one size, none larger
+    size = items_in_batch(count, elements_per_item)
     batched = jax.jit(jax.vmap(function))
     parts = []
     with tqdm(

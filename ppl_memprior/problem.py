@@ -8,7 +8,8 @@ What to do with the parts is left to `ppl_memprior.inference` and `ppl_memprior.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import jax
@@ -23,6 +24,10 @@ from ppl_memprior._jaxpr import dependent_outputs
 from ppl_memprior.distributions import DiffusionMixturePrior, MemorizedPrior
 
 Prior = MemorizedPrior | DiffusionMixturePrior
+
+# NumPyro's stack of effect handlers is one for all threads: two models that run at once would see
+# each other's sites. Compiled functions do not come here any more.
+_RUNNING_A_MODEL = threading.RLock()
 
 
 class InverseProblem:
@@ -51,6 +56,9 @@ class InverseProblem:
         self.model = model
         self.args = args
         self.kwargs = kwargs
+        #: What is worked out once for each problem: compiled functions, the fingerprint. Made again
+        #: by a copy, in another process too.
+        self.derived: dict[Hashable, Any] = {}
         structure = self._structure()
         self.prior_name = _the_prior_site(structure)
         self.prior: Prior = _stop_at(model, self.prior_name, args, kwargs)
@@ -147,6 +155,11 @@ class InverseProblem:
             return self.prior
         return self._trace(self.examples[0], others)[self.prior_name]["fn"]
 
+    def draw_extra_latents(self, x: ArrayLike) -> dict[str, jax.Array]:
+        """Values of the extra latent sites at x, drawn by NumPyro with seed 0."""
+        trace = self._run({self.prior_name: jnp.asarray(x)})
+        return {name: trace[name]["value"] for name in self.extra_latents}
+
     @property
     def has_residual(self) -> bool:
         """Whether every observed site has additive Gaussian noise."""
@@ -191,7 +204,11 @@ class InverseProblem:
     def _run(self, values: dict[str, ArrayLike]) -> dict[str, Any]:
         """The model's trace with the given latent values; the others are drawn, seed 0."""
         model = handlers.substitute(handlers.seed(self.model, rng_seed=0), data=values)
-        return handlers.trace(model).get_trace(*self.args, **self.kwargs)
+        with _RUNNING_A_MODEL:
+            return handlers.trace(model).get_trace(*self.args, **self.kwargs)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "derived": {}}
 
     def _structure(self) -> dict[str, Any]:
         """The model's sites, traced abstractly: names, distributions and the data."""
@@ -325,7 +342,7 @@ def _stop_at(
 ) -> Any:
     """The concrete distribution of site `name`; what follows it in the model is not run."""
     reader = _StopAt(handlers.seed(model, rng_seed=0), name)
-    with contextlib.suppress(_PriorReached):
+    with _RUNNING_A_MODEL, contextlib.suppress(_PriorReached):
         reader(*args, **kwargs)
     return reader.found
 

@@ -6,7 +6,6 @@ all methods share (labels, wall time, storing, going on after an interruption) i
 
 from __future__ import annotations
 
-import hashlib
 import os
 import time
 import zlib
@@ -20,6 +19,7 @@ import xarray as xr
 from jax.typing import ArrayLike
 
 from ppl_memprior import diffusion, inference
+from ppl_memprior._fingerprint import hash_of, problem_fingerprint
 from ppl_memprior.comparison.convert import Draws, load_trees, save_trees, to_datatree
 from ppl_memprior.problem import InverseProblem
 
@@ -155,27 +155,18 @@ def fingerprint(
     settings: Settings,
     truth: ArrayLike | Mapping[str, ArrayLike] | None = None,
 ) -> str:
-    """A hash of everything that the stored trees depend on.
+    """A hash of everything that the stored trees depend on, 16 hexadecimal digits.
 
-    The model's code is seen through its values: the prior's parameters, the data, and, without
-    extra latent sites, the likelihood and the deterministic sites at two examples, which the
-    forward operator and the noise enter.
+    Of the problem, as `problem_fingerprint` sees it, the key, the settings and the truth.
     """
-    digest = hashlib.sha256()
-    bandwidth = getattr(problem.prior, "sigma", 0.0)
-    for part in (problem.examples, problem.prior.log_weights, bandwidth):
-        digest.update(np.asarray(part).tobytes())
-    digest.update(repr((problem.prior_name, problem.observed, problem.extra_latents)).encode())
-    digest.update(repr((settings, np.asarray(jax.random.key_data(rng_key)).tolist())).encode())
     known = truth if isinstance(truth, Mapping) else {"": truth}
-    for name, value in (*problem.data.items(), *known.items()):
-        digest.update(name.encode() + (b"" if value is None else np.asarray(value).tobytes()))
-    if not problem.extra_latents:
-        probe = jax.jit(lambda x: (problem.log_likelihood(x), problem.deterministics(x)))
-        for example in (problem.examples[0], problem.examples[-1]):
-            for leaf in jax.tree.leaves(probe(example)):
-                digest.update(np.asarray(leaf).tobytes())
-    return digest.hexdigest()[:16]
+    truths = [
+        part
+        for name, value in known.items()
+        for part in (name, "unknown" if value is None else value)
+    ]
+    key = np.asarray(jax.random.key_data(rng_key))
+    return hash_of(problem_fingerprint(problem), key, repr(settings), *truths)[:16]
 
 
 def _finished(store: str | os.PathLike[str] | None, identity: str) -> dict[str, xr.DataTree]:

@@ -42,6 +42,18 @@ class HostRows:
     def __repr__(self) -> str:
         return f"HostRows(shape={self.shape}, {type(self.array).__name__})"
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickle where rows in a mapped file lie, not the rows; leave what can be made again."""
+        state = {**self.__dict__, "prepared": None}
+        if isinstance(self.array, np.memmap) and self.array.filename and self.array.mode != "c":
+            state["array"] = MappedPart.of(self.array)
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if isinstance(self.array, MappedPart):
+            self.array = self.array.open()
+
     @property
     def flat_shape(self) -> tuple[int, int]:
         """(N, d)."""
@@ -76,6 +88,35 @@ class HostRows:
     def _flat(self, rows: Any) -> np.ndarray:
         rows = np.asarray(rows)
         return rows.reshape(len(rows), -1).astype(self.dtype, copy=False)
+
+
+class MappedPart(NamedTuple):
+    """Where an array lies in a file: what another process needs to map it too."""
+
+    filename: str
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    dtype: np.dtype
+
+    @classmethod
+    def of(cls, array: np.memmap) -> MappedPart:
+        """The part of its file that a memory-mapped array, or a view of one, stands for."""
+        whole: Any = array
+        while isinstance(whole.base, np.memmap):
+            whole = whole.base
+        # a view inherits the offset of the array that mapped the file
+        offset = whole.offset + array.ctypes.data - whole.ctypes.data
+        return cls(str(array.filename), offset, array.shape, array.strides, array.dtype)
+
+    def open(self) -> np.ndarray:
+        """Map the file, for reading only.
+
+        Raises:
+            FileNotFoundError: the file is not there, on another machine for example.
+        """
+        raw = np.memmap(self.filename, np.uint8, "r")
+        return np.ndarray(self.shape, self.dtype, raw, self.offset, self.strides)
 
 
 def on_host(values: Any) -> bool:

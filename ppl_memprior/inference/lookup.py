@@ -7,15 +7,24 @@ multiplies their weights by their likelihoods, whatever the forward operator and
 
 from __future__ import annotations
 
-from typing import Any
+import math
+import os
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ppl_memprior._progress import map_in_batches
+from ppl_memprior._progress import items_in_batch
 from ppl_memprior.distributions import MemorizedPrior
+from ppl_memprior.inference._map_examples import map_examples
 from ppl_memprior.problem import InverseProblem
+
+#: Batches into which work is divided that is spread or stored: one of them is lost at most.
+MIN_PIECES = 64
 
 
 class LookupPosterior(MemorizedPrior):
@@ -50,7 +59,30 @@ class LookupPosterior(MemorizedPrior):
         self.log_weights = jax.nn.log_softmax(joint)
 
 
-def lookup(problem: InverseProblem, *, progress: bool = False) -> LookupPosterior:
+@dataclass(frozen=True)
+class LogLikelihoodTask:
+    """The log-likelihood at each example, as work for `map_examples`."""
+
+    name: ClassVar[str] = "log_likelihood"
+
+    def prepare(self, problem: InverseProblem) -> Callable[[np.ndarray], list[Any]]:
+        """A function from the indices of a batch to one scalar `log_likelihood` for each."""
+        examples = problem.examples
+        batched = jax.jit(jax.vmap(problem.log_likelihood))
+
+        def solve(indices: np.ndarray) -> list[dict[str, np.ndarray]]:
+            return [{"log_likelihood": value} for value in np.asarray(batched(examples[indices]))]
+
+        return solve
+
+
+def lookup(
+    problem: InverseProblem,
+    *,
+    executor: Executor | None = None,
+    store: str | os.PathLike[str] | None = None,
+    progress: bool = False,
+) -> LookupPosterior:
     """Reweight the training examples by their likelihoods.
 
     For a `DiffusionMixturePrior` this is the posterior of its memorized limit (bandwidth zero,
@@ -58,6 +90,10 @@ def lookup(problem: InverseProblem, *, progress: bool = False) -> LookupPosterio
 
     Args:
         problem: any inverse problem without extra latent sites.
+        executor: where the forward solves are made: any `concurrent.futures.Executor`, Dask's
+            `client.get_executor()` included; here, without one.
+        store: folder that keeps finished forward solves. Called again with the same problem after
+            an interruption, those in it are not repeated.
         progress: show a bar over the forward solves, on stderr.
 
     Returns:
@@ -67,18 +103,24 @@ def lookup(problem: InverseProblem, *, progress: bool = False) -> LookupPosterio
 
     Raises:
         ValueError: extra latent sites; non-finite forward output (which examples, how many);
-            data that no example can explain at all.
+            data that no example can explain at all; a store of another problem.
+        RuntimeError: a forward solve failed in a worker (which examples).
     """
     check_lookup(problem)
-    log_likelihoods = jnp.asarray(
-        map_in_batches(
-            problem.log_likelihood,
-            problem.examples,
-            elements_per_item=problem.num_data + problem.examples[0].size,
-            description="lookup: forward solves",
-            progress=progress,
-        )
+    num = problem.prior.num_examples
+    pieces = 1 if executor is None and store is None else MIN_PIECES
+    elements = problem.num_data + math.prod(problem.event_shape)
+    records = map_examples(
+        problem,
+        LogLikelihoodTask(),
+        np.arange(num),
+        batch_size=items_in_batch(num, elements, at_least=pieces),
+        executor=executor,
+        store=store,
+        description="lookup: forward solves",
+        progress=progress,
     )
+    log_likelihoods = jnp.asarray(np.stack([record["log_likelihood"] for record in records]))
     check_finite_examples("the log-likelihood", np.isnan(log_likelihoods))
     if not np.isfinite(log_likelihoods).any():
         raise ValueError(
