@@ -7,7 +7,7 @@ from ppl_memprior.distributions import (
     LowRankGaussianMixture,
     MemorizedPrior,
 )
-from ppl_memprior.inference import linearize, lookup
+from ppl_memprior.inference import evidence, linearize, lookup, psis
 from ppl_memprior.problem import InverseProblem
 
 __version__ = "0.1.0"
@@ -22,8 +22,10 @@ __all__ = [
     "datasets",
     "diagnostics",
     "diffusion",
+    "evidence",
     "forward",
     "linearize",
     "lookup",
+    "psis",
     "run",
 ]

@@ -21,6 +21,7 @@ from numpyro.primitives import Messenger
 
 from ppl_memprior._gaussian_site import GaussianSite, gaussian_site
 from ppl_memprior._jaxpr import dependent_outputs
+from ppl_memprior._prior_site import ReplaceDistribution
 from ppl_memprior.distributions import DiffusionMixturePrior, MemorizedPrior
 
 Prior = MemorizedPrior | DiffusionMixturePrior
@@ -159,6 +160,23 @@ class InverseProblem:
         """Values of the extra latent sites at x, drawn by NumPyro with seed 0."""
         trace = self._run({self.prior_name: jnp.asarray(x)})
         return {name: trace[name]["value"] for name in self.extra_latents}
+
+    def with_prior(self, prior: Prior) -> InverseProblem:
+        """The same model and data with another prior in the prior's site.
+
+        Args:
+            prior: of event shape `event_shape`.
+
+        Raises:
+            ValueError: another event shape, or a distribution that cannot be the prior.
+        """
+        if tuple(prior.event_shape) != self.event_shape:
+            raise ValueError(
+                f"the prior's site {self.prior_name!r} has event shape {self.event_shape}, the new "
+                f"prior has {tuple(prior.event_shape)}"
+            )
+        model = ReplaceDistribution(self.model, self.prior_name, prior)
+        return InverseProblem(model, *self.args, **self.kwargs)
 
     @property
     def has_residual(self) -> bool:
