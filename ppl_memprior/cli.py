@@ -90,8 +90,11 @@ def compare(
     data: Annotated[Path, typer.Option(help=".npz file; its arrays are the model's arguments.")],
     out: Out,
     methods: Annotated[
-        str, typer.Option(help="Names, separated by commas.")
-    ] = "lookup,linearized,nuts,dps",
+        str,
+        typer.Option(
+            help="Names, separated by commas; psis is linearized, corrected by importance sampling."
+        ),
+    ] = "lookup,linearized,psis,nuts,dps",
     reference: Annotated[
         str | None, typer.Option(help="Method to measure distances to; by default nuts, if run.")
     ] = None,

@@ -23,7 +23,7 @@ from ppl_memprior.datasets import load_openfwi
 from ppl_memprior.distributions import DiffusionMixturePrior
 from ppl_memprior.problem import InverseProblem
 
-ALL_METHODS = ("lookup", "linearized", "nuts", "dps")
+ALL_METHODS = ("lookup", "linearized", "psis", "nuts", "dps")
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ ONE_EXAMPLE = FwiSetting(
     "Full waveform inversion, good data: the lookup collapses",
     0.05,
     0.3,
-    ("lookup", "linearized", "dps"),
+    ("lookup", "linearized", "psis", "dps"),
     "linearized",
 )
 
@@ -255,7 +255,11 @@ def _field_study(
         methods=ALL_METHODS,
         reference="nuts",
         settings=Settings(
-            num_samples=100, num_warmup=60, num_diffusion_samples=32, num_diffusion_steps=60
+            num_samples=100,
+            num_warmup=60,
+            num_importance_draws=400,
+            num_diffusion_samples=32,
+            num_diffusion_steps=60,
         ),
         truth=truth,
         coords={"depth": depth, "distance": distance},

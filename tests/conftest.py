@@ -120,6 +120,7 @@ def short() -> Settings:
         num_samples=100,
         num_warmup=50,
         num_chains=2,
+        num_importance_draws=400,
         num_diffusion_samples=20,
         num_diffusion_steps=20,
     )
@@ -133,7 +134,7 @@ def cubic_runs(cubic_problem: Any, short: Settings) -> Any:
     problem = cubic_problem(0.0, 0.3)
     return run(
         problem,
-        ["lookup", "linearized", "nuts", "dps"],
+        ["lookup", "linearized", "psis", "nuts", "dps"],
         jax.random.key(0),
         settings=short,
         truth=jnp.float32(0.1),

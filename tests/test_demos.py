@@ -11,7 +11,12 @@ import pytest
 from ppl_memprior import Settings, compare, demos, lookup, run
 
 TINY = Settings(
-    num_samples=8, num_warmup=4, num_chains=2, num_diffusion_samples=2, num_diffusion_steps=4
+    num_samples=8,
+    num_warmup=4,
+    num_chains=2,
+    num_importance_draws=25,
+    num_diffusion_samples=2,
+    num_diffusion_steps=4,
 )
 
 

@@ -28,6 +28,8 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "R-hat": ("rhat", ".3f"),
     "MCSE/sd": ("relative_mcse", ".3f"),
     "log evidence": ("log_evidence", ".2f"),
+    "± se": ("log_evidence_error", ".3f"),
+    "k-hat": ("khat", ".2f"),
     "chi2/m": ("reduced_chi_square", ".3f"),
     "misfit z": ("misfit_z", "+.1f"),
     "examples": ("effective_examples", ".2f"),
@@ -37,6 +39,8 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "forwards": ("forward_evaluations", ",d"),
     "gradients": ("gradient_evaluations", ",d"),
 }
+# shown only where some posterior has them
+OPTIONAL = ("± se", "k-hat")
 
 
 @dataclass(frozen=True)
@@ -56,10 +60,20 @@ class Comparison:
     verdicts: tuple[Verdict, ...]
 
     @property
+    def columns(self) -> list[str]:
+        """The table's columns: all of `COLUMNS`, less optional ones that would be empty."""
+        return [
+            column
+            for column, (name, _) in COLUMNS.items()
+            if column not in OPTIONAL
+            or any(not math.isnan(getattr(s, name)) for s in self.summaries)
+        ]
+
+    @property
     def table(self) -> pd.DataFrame:
         """One row a posterior, indexed by its name; numbers, NaN where one does not apply."""
         rows = {
-            s.method: {column: getattr(s, name) for column, (name, _) in COLUMNS.items()}
+            s.method: {column: getattr(s, COLUMNS[column][0]) for column in self.columns}
             for s in self.summaries
         }
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("posterior")
@@ -67,7 +81,7 @@ class Comparison:
     def to_text(self) -> str:
         """The table and the verdict for a terminal."""
         body = self.formatted_rows()
-        header = ["posterior", *COLUMNS]
+        header = ["posterior", *self.columns]
         widths = [max(len(row[i]) for row in [header, *body]) for i in range(len(header))]
         lines = [
             "  ".join(
@@ -84,8 +98,9 @@ class Comparison:
 
     def formatted_rows(self) -> list[list[str]]:
         """The table's cells as text, each row beginning with the posterior's name."""
+        formats = [COLUMNS[column] for column in self.columns]
         return [
-            [s.method, *(_cell(getattr(s, name), how) for name, how in COLUMNS.values())]
+            [s.method, *(_cell(getattr(s, name), how) for name, how in formats)]
             for s in self.summaries
         ]
 
@@ -126,7 +141,7 @@ class Comparison:
             path,
             title=title,
             verdicts=self.verdicts,
-            header=["posterior", *COLUMNS],
+            header=["posterior", *self.columns],
             rows=self.formatted_rows(),
             reference=self.reference,
             figures=self.figures(),

@@ -24,6 +24,7 @@ from ppl_memprior.comparison.convert import Draws, load_trees, save_trees, to_da
 from ppl_memprior.problem import InverseProblem
 
 DRAWS_FILE = "draws.nc"
+SMALLEST = {"num_samples": 4, "num_importance_draws": 25, "num_diffusion_steps": 2}
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,8 @@ class Settings:
         num_samples: draws of the closed forms, and of each chain.
         num_warmup: adaptation steps of each chain.
         num_chains: Markov chains.
+        num_importance_draws: weighted draws of the importance correction, one forward solve each;
+            num_samples are drawn among them.
         max_tree_depth: of NUTS: a trajectory has at most 2 ** max_tree_depth - 1 gradients.
         num_diffusion_samples: draws of diffusion posterior sampling.
         num_diffusion_steps: its noise levels.
@@ -42,13 +45,14 @@ class Settings:
     num_samples: int = 1000
     num_warmup: int = 500
     num_chains: int = 4
+    num_importance_draws: int = 4000
     max_tree_depth: int = 10
     num_diffusion_samples: int = 200
     num_diffusion_steps: int = 200
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
-            smallest = 4 if name == "num_samples" else 2 if name == "num_diffusion_steps" else 1
+            smallest = SMALLEST.get(name, 1)
             if value < smallest:
                 raise ValueError(f"{name} must be at least {smallest}, got {value}")
 
@@ -82,7 +86,8 @@ def run(
 
     Args:
         problem: the inverse problem.
-        methods: names out of `METHODS`: "lookup", "linearized", "nuts", "dps".
+        methods: names out of `METHODS`: "lookup", "linearized", "psis" (the
+            linearized posterior, corrected by importance sampling), "nuts", "dps".
         rng_key: JAX random key; each method derives its own from it and its name, so that its
             draws do not depend on which others run.
         settings: how long each works; see `Settings`.
@@ -97,7 +102,9 @@ def run(
     Returns:
         By the method's name a `DataTree` with the groups `posterior`, `sample_stats`, `examples`
         and `truth`, and attributes: `log_evidence` where the method has it, `seconds` (wall
-        time, compilation included), `num_forward_evaluations`, `num_gradient_evaluations`.
+        time, compilation included), `num_forward_evaluations`, `num_gradient_evaluations`; of
+        "psis" also `log_evidence_error`, `khat`, `num_importance_draws`, `importance_ess` and
+        `ess` (of the draws taken among the weighted ones).
 
     Raises:
         ValueError: an unknown method; a method that cannot take the problem (before any work is
@@ -226,6 +233,42 @@ def _closed_form(
     )
 
 
+def _draw_psis(
+    problem: InverseProblem, key: jax.Array, settings: Settings, progress: bool
+) -> Draws:
+    linearized = inference.linearize(problem, progress=progress)
+    weigh_key, sample_key = jax.random.split(key)
+    posterior = inference.psis(
+        problem,
+        linearized,
+        weigh_key,
+        num_draws=settings.num_importance_draws,
+        progress=progress,
+    )
+    ess = float(posterior.effective_sample_size)
+    return Draws(
+        latents={problem.prior_name: posterior.sample(sample_key, (1, settings.num_samples))},
+        independent=True,
+        attrs={
+            "log_evidence": float(posterior.log_evidence),
+            "log_evidence_error": float(posterior.log_evidence_error),
+            "khat": float(posterior.khat),
+            "num_importance_draws": settings.num_importance_draws,
+            "importance_ess": ess,
+            # drawing among the weighted draws adds its own variance to theirs
+            "ess": 1 / (1 / ess + 1 / settings.num_samples),
+            "num_forward_evaluations": linearized.num_forward_evaluations
+            + posterior.num_forward_evaluations,
+            "num_gradient_evaluations": linearized.num_gradient_evaluations,
+        },
+    )
+
+
+def _check_psis(problem: InverseProblem) -> None:
+    inference.check_psis(problem)
+    inference.check_linearize(problem)
+
+
 def _draw_nuts(
     problem: InverseProblem, key: jax.Array, settings: Settings, progress: bool
 ) -> Draws:
@@ -271,6 +314,7 @@ def _draw_dps(problem: InverseProblem, key: jax.Array, settings: Settings, progr
 METHODS: Mapping[str, Method] = {
     "lookup": Method(inference.check_lookup, _draw_lookup),
     "linearized": Method(inference.check_linearize, _draw_linearized),
+    "psis": Method(_check_psis, _draw_psis),
     "nuts": Method(inference.check_nuts, _draw_nuts),
     "dps": Method(diffusion.check_dps, _draw_dps),
 }

@@ -29,8 +29,12 @@ class PosteriorSummary:
         independent: the draws are independent, not chains.
         draws: number of draws, all chains together.
         ess, rhat, relative_mcse: of the worst coordinate of the worst latent site; independent
-            draws have an ESS of their number and no R-hat.
-        log_evidence: log p(data), of methods that have it.
+            draws have an ESS of their number, or of what their weights leave of it, and no R-hat.
+        log_evidence, log_evidence_error: log p(data) and its standard error, of methods that have
+            them.
+        khat: Pareto shape of the importance weights; see `ppl_memprior.inference.PsisPosterior`.
+        importance_draws, importance_ess: number of weighted draws (0 without any), and their
+            effective sample size.
         reduced_chi_square, misfit_z: see `ppl_memprior.diagnostics.misfit`.
         effective_examples: exp(entropy) of the mean responsibilities.
         top_example, top_share: the example with the largest mean responsibility, and that.
@@ -51,6 +55,10 @@ class PosteriorSummary:
     rhat: float
     relative_mcse: float
     log_evidence: float
+    log_evidence_error: float
+    khat: float
+    importance_draws: int
+    importance_ess: float
     reduced_chi_square: float
     misfit_z: float
     effective_examples: float
@@ -83,9 +91,11 @@ def summarize(name: str, tree: xr.DataTree, reference: xr.DataTree | None) -> Po
     chains = posterior.sizes["chain"]
     draws = chains * posterior.sizes["draw"]
     independent = bool(tree.attrs["independent_draws"])
-    ess, rhat, mcse = (
-        (float(draws), NAN, 1 / np.sqrt(draws)) if independent else _worst_site(tree, chains)
-    )
+    if independent:
+        ess = float(tree.attrs.get("ess", draws))
+        rhat, mcse = NAN, 1 / np.sqrt(ess)
+    else:
+        ess, rhat, mcse = _worst_site(tree, chains)
     chi_square = stats["chi_square"] if "chi_square" in stats else np.array([])
     reduced, z = misfit(chi_square, int(tree.attrs["num_data"]))
     responsibility = examples["mean_responsibility"].to_numpy()
@@ -105,6 +115,10 @@ def summarize(name: str, tree: xr.DataTree, reference: xr.DataTree | None) -> Po
         rhat=rhat,
         relative_mcse=mcse,
         log_evidence=float(tree.attrs.get("log_evidence", NAN)),
+        log_evidence_error=float(tree.attrs.get("log_evidence_error", NAN)),
+        khat=float(tree.attrs.get("khat", NAN)),
+        importance_draws=int(tree.attrs.get("num_importance_draws", 0)),
+        importance_ess=float(tree.attrs.get("importance_ess", NAN)),
         reduced_chi_square=reduced,
         misfit_z=z,
         effective_examples=effective_examples(responsibility),

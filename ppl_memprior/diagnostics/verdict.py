@@ -6,6 +6,7 @@ or a lookup, did the sampler tell the truth, and then the advice. Every threshol
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
@@ -17,6 +18,11 @@ ESS_PER_RUN = 400.0  # Vehtari et al. (2021): 100 for each of four chains
 ONE_EXAMPLE = 1.5  # effective number of examples below which a posterior is one example
 MEMORIZED_SHARE = 0.05  # share of the null below which a nearest-neighbour ratio is a copy's
 LINEARIZATION_NATS = 0.5  # log-likelihood error that a linearized posterior may have
+KHAT = 0.7  # Vehtari et al. (2024): least reliable shape of importance weights, many draws
+IMPORTANCE_ESS = 100.0  # weighted draws whose mean is known to a tenth of a standard deviation
+EVIDENCE_NATS = 0.1  # difference of log evidences that matters
+EVIDENCE_ERRORS = 3.0  # standard errors that make a difference of log evidences one
+PROPOSAL_SHARE = 0.5  # effective share of the weighted draws that a good proposal leaves
 
 
 class Verdict(NamedTuple):
@@ -44,6 +50,7 @@ def verdicts(summaries: Sequence[PosteriorSummary], reference: str | None = None
     found = data_fit(summaries)
     found += lookup_or_inference(summaries)
     found += [verdict for s in summaries for verdict in sampler_honesty(s)]
+    found += importance(summaries)
     if reference is not None:
         base = next(s for s in summaries if s.method == reference)
         others = [s for s in summaries if s is not base]
@@ -231,6 +238,79 @@ def sampler_honesty(s: PosteriorSummary) -> list[Verdict]:
     return found
 
 
+def khat_limit(num_draws: int) -> float:
+    """The k-hat below which `num_draws` weighted draws can be believed (Vehtari et al., 2024)."""
+    return min(1 - 1 / math.log10(num_draws), KHAT)
+
+
+def _corrected(s: PosteriorSummary) -> bool:
+    """Whether a posterior is a reliable importance correction."""
+    return s.importance_draws > 0 and s.khat < khat_limit(s.importance_draws)
+
+
+def importance(summaries: Sequence[PosteriorSummary]) -> list[Verdict]:
+    """Whether importance weights can be believed, and what they say of the linearization."""
+    found = []
+    linearized = [s for s in summaries if s.linearization_error == s.linearization_error]
+    for s in (s for s in summaries if s.importance_draws):
+        effective = f"{s.importance_ess:,.0f} effective of {s.importance_draws:,} weighted draws"
+        limit = khat_limit(s.importance_draws)
+        if not _corrected(s):
+            found.append(
+                Verdict(
+                    "warning",
+                    f"{s.method}: k-hat {s.khat:.2f} is above {limit:.2f}: a few draws carry the "
+                    "importance weights, so the correction does not vouch for the linearized "
+                    f"posterior, and its evidence is not to be trusted ({effective}).",
+                )
+            )
+            continue
+        if s.importance_ess < IMPORTANCE_ESS:
+            found.append(
+                Verdict(
+                    "warning",
+                    f"{s.method}: k-hat {s.khat:.2f} is below {limit:.2f}, but {effective} are few "
+                    f"(want {IMPORTANCE_ESS:.0f}); take more of them.",
+                )
+            )
+        else:
+            found.append(
+                Verdict(
+                    "good",
+                    f"{s.method}: the importance weights can be believed (k-hat {s.khat:.2f}, "
+                    f"below {limit:.2f}; {effective}).",
+                )
+            )
+        found += [_proposal(base, s) for base in linearized]
+    return found
+
+
+def _proposal(base: PosteriorSummary, corrected: PosteriorSummary) -> Verdict:
+    """What a reliable correction says of the linearized posterior it started from."""
+    difference = base.log_evidence - corrected.log_evidence
+    error = EVIDENCE_ERRORS * corrected.log_evidence_error
+    share = corrected.importance_ess / corrected.importance_draws
+    reasons = []
+    if abs(difference) > max(error, EVIDENCE_NATS):
+        reasons.append(
+            f"its log evidence is off by {difference:+.2f} (standard error "
+            f"{corrected.log_evidence_error:.3f})"
+        )
+    if share < PROPOSAL_SHARE:
+        reasons.append(f"weighting leaves {100 * share:.0f} % of its draws effective")
+    if reasons:
+        return Verdict(
+            "note",
+            f"{corrected.method} corrects {base.method}: {' and '.join(reasons)}.",
+        )
+    return Verdict(
+        "good",
+        f"{corrected.method} vouches for {base.method}: its log evidence is off by "
+        f"{difference:+.2f} (standard error {corrected.log_evidence_error:.3f}), and weighting "
+        f"leaves {100 * share:.0f} % of its draws effective.",
+    )
+
+
 def agreement(s: PosteriorSummary, base: PosteriorSummary) -> Verdict:
     """Whether a posterior is told apart from the reference."""
     weights = f"weights over the examples differ by {s.weights_distance:.2f} in total variation"
@@ -253,10 +333,19 @@ def advice(summaries: Sequence[PosteriorSummary]) -> Verdict:
     converged = [
         s for s in summaries if s.rhat <= RHAT and s.ess >= ESS_PER_RUN and not s.divergences
     ]
-    linear = [s for s in summaries if s.linearization_error <= LINEARIZATION_NATS]
-    chosen = next((s for s in (*converged, *linear) if s in fits), None)
+    corrected = [s for s in summaries if _corrected(s) and s.importance_ess >= IMPORTANCE_ESS]
+    failed = [s for s in summaries if s.importance_draws and not _corrected(s)]
+    # what a linearization says of itself counts only while no correction of it has failed
+    linear = [s for s in summaries if s.linearization_error <= LINEARIZATION_NATS and not failed]
+    chosen = next((s for s in (*converged, *corrected, *linear) if s in fits), None)
     if chosen is not None:
-        why = "its chains agree" if chosen in converged else "its linearization holds"
+        why = (
+            "its chains agree"
+            if chosen in converged
+            else "its importance weights can be believed"
+            if chosen in corrected
+            else "its linearization holds"
+        )
         if chosen.misfit_z != chosen.misfit_z:
             return Verdict(
                 "good",
@@ -266,7 +355,7 @@ def advice(summaries: Sequence[PosteriorSummary]) -> Verdict:
         return Verdict(
             "good", f"Believe {chosen.method}: it explains the data within the noise and {why}."
         )
-    sound = next(iter((*converged, *linear)), None)
+    sound = next(iter((*converged, *corrected, *linear)), None)
     if sound is not None:
         return Verdict(
             "warning",
@@ -282,6 +371,11 @@ def advice(summaries: Sequence[PosteriorSummary]) -> Verdict:
     hints += [
         f"take {s.method} as a guide only (off by {s.linearization_error:.2g} nats)"
         for s in linearized
+    ]
+    hints += [
+        f"give {s.method} more draws (k-hat {s.khat:.2f}, {s.importance_ess:.0f} effective)"
+        for s in fits
+        if s.importance_draws
     ]
     hint = "; ".join(hints) or "add a method that has one (linearized, nuts)"
     return Verdict(

@@ -27,14 +27,22 @@ from ppl_memprior.distributions import MemorizedPrior
 from ppl_memprior.problem import InverseProblem
 
 SMALLEST_NUM_DRAWS = 25  # a fifth of them is the tail, and a fit wants five values
-FLAT_TAIL = 1e-3  # nats over which a tail extends that is rounding error as much as tail
+FLAT_TAIL = 8  # units in the last place of the densities: a shorter tail is rounding error
 
 
 class PsisPosterior(MemorizedPrior):
     """The weighted draws: a `MemorizedPrior` over them, and what the weights say of themselves.
 
     `sample` draws among them with replacement, so that values repeat; `mean` and `variance` are
-    weighted sums without that noise. `log_weights` are the smoothed ones, normalised.
+    weighted sums without that noise. `log_weights` are the smoothed ones, normalised. `psis`
+    makes it.
+
+    Args:
+        draws: shape (S, *event).
+        log_ratios: log p(x) p(data | x) / q(x) at each, shape (S,).
+        counts: numbers of draws from each part of the proposal, in the order of the draws.
+        resolution: rounding error of the ratios, in nats.
+        validate_args: NumPyro's switch for checking sampled values as well.
 
     Attributes:
         log_evidence: log p(data), from the smoothed weights (scalar).
@@ -43,8 +51,8 @@ class PsisPosterior(MemorizedPrior):
             then itself too small (scalar).
         khat: shape of the generalized Pareto distribution that fits the largest weights; below
             min(1 - 1 / log10(S), 0.7) the weighted draws can be believed. Minus infinity where
-            the largest weights are equal, infinity where too few are positive to fit any
-            (scalar).
+            the largest weights are equal up to rounding, infinity where too few are positive to
+            fit any (scalar).
         effective_sample_size: 1 / sum of the squared weights (scalar).
         num_forward_evaluations: forward solves made, one a draw.
         num_gradient_evaluations: none.
@@ -58,10 +66,11 @@ class PsisPosterior(MemorizedPrior):
         draws: jax.Array,
         log_ratios: NDArray[np.float64],
         counts: tuple[int, ...],
+        resolution: float = 0.0,
         *,
         validate_args: bool | None = None,
     ) -> None:
-        smoothed, khat = _smooth(log_ratios)
+        smoothed, khat = _smooth(log_ratios, resolution)
         log_sum = logsumexp(smoothed)
         weights = np.exp(smoothed - log_sum)
         super().__init__(draws, weights, validate_args=validate_args)
@@ -126,19 +135,16 @@ def psis(
     parts = (proposal, problem.prior)
     keys = jax.random.split(rng_key, len(parts))
     draws = jnp.concatenate(
-        [
-            part.sample(key, (count,))
-            for part, key, count in zip(parts, keys, counts, strict=False)
-        ]
+        [part.sample(key, (count,)) for part, key, count in zip(parts, keys, counts, strict=False)]
     )
-    found: _LogDensities = map_in_batches(
-        lambda x: _LogDensities(
-            problem.prior.log_prob(x), proposal.log_prob(x), problem.log_likelihood(x)
-        ),
-        draws,
-        elements_per_item=problem.num_data + draws[0].size,
-        description="psis: forward solves",
-        progress=progress,
+    found = _LogDensities(
+        *map_in_batches(
+            lambda x: (problem.prior.log_prob(x), proposal.log_prob(x), problem.log_likelihood(x)),
+            draws,
+            elements_per_item=problem.num_data + draws[0].size,
+            description="psis: forward solves",
+            progress=progress,
+        )
     )
     _check_log_density("the prior's log-density", found.prior)
     _check_log_density("the proposal's log-density", found.proposal)
@@ -148,7 +154,10 @@ def psis(
             f"the likelihood is zero at all {num_draws} draws: the proposal and the prior miss "
             "what explains the data; check the data and the noise, or take another proposal"
         )
-    return PsisPosterior(draws, _log_ratios(found, counts), counts)
+    log_ratios = _log_ratios(found, counts)
+    largest = np.argmax(log_ratios)
+    resolution = FLAT_TAIL * max(float(np.spacing(np.abs(part[largest]))) for part in found)
+    return PsisPosterior(draws, log_ratios, counts, resolution)
 
 
 def check_psis(problem: InverseProblem) -> None:
@@ -220,15 +229,20 @@ def _log_ratios(found: _LogDensities, counts: tuple[int, ...]) -> NDArray[np.flo
     return found.prior.astype(float) + found.likelihood.astype(float) - log_q
 
 
-def _smooth(log_ratios: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
-    """Replace the largest ratios by quantiles of the fitted Pareto distribution; and its shape."""
+def _smooth(
+    log_ratios: NDArray[np.float64], resolution: float
+) -> tuple[NDArray[np.float64], float]:
+    """Replace the largest ratios by quantiles of the fitted Pareto distribution; and its shape.
+
+    A tail that is not longer than `resolution` (nats) is taken as it is.
+    """
     count = len(log_ratios)
     tail = int(3 * np.sqrt(count)) if count > 225 else count // 5  # as ArviZ has it
     ordered = np.sort(log_ratios)
     cutoff = ordered[-1 - tail]
     if np.isneginf(cutoff):
         return log_ratios, math.inf
-    if ordered[-1] - cutoff < FLAT_TAIL:
+    if ordered[-1] - cutoff <= resolution:
         return log_ratios, -math.inf
     # ArviZ takes log-likelihoods, the negative log-ratios of leave-one-out cross-validation
     negative = az.ndarray_to_dataarray(-log_ratios, "log_ratio", sample_dims=["draw"])
