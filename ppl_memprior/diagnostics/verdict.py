@@ -54,7 +54,7 @@ def verdicts(summaries: Sequence[PosteriorSummary], reference: str | None = None
     if reference is not None:
         base = next(s for s in summaries if s.method == reference)
         others = [s for s in summaries if s is not base]
-        if others and base.rhat > RHAT:
+        if others and (base.rhat > RHAT or _failed(base)):
             distances = _each(others, lambda s: f"{s.distance:.3f}")
             found.append(
                 Verdict(
@@ -248,6 +248,11 @@ def _corrected(s: PosteriorSummary) -> bool:
     return s.importance_draws > 0 and s.khat < khat_limit(s.importance_draws)
 
 
+def _failed(s: PosteriorSummary) -> bool:
+    """Whether a posterior is an importance correction that cannot be believed."""
+    return s.importance_draws > 0 and not _corrected(s)
+
+
 def importance(summaries: Sequence[PosteriorSummary]) -> list[Verdict]:
     """Whether importance weights can be believed, and what they say of the linearization."""
     found = []
@@ -255,7 +260,7 @@ def importance(summaries: Sequence[PosteriorSummary]) -> list[Verdict]:
     for s in (s for s in summaries if s.importance_draws):
         effective = f"{s.importance_ess:,.0f} effective of {s.importance_draws:,} weighted draws"
         limit = khat_limit(s.importance_draws)
-        if not _corrected(s):
+        if _failed(s):
             found.append(
                 Verdict(
                     "warning",
@@ -334,7 +339,7 @@ def advice(summaries: Sequence[PosteriorSummary]) -> Verdict:
         s for s in summaries if s.rhat <= RHAT and s.ess >= ESS_PER_RUN and not s.divergences
     ]
     corrected = [s for s in summaries if _corrected(s) and s.importance_ess >= IMPORTANCE_ESS]
-    failed = [s for s in summaries if s.importance_draws and not _corrected(s)]
+    failed = any(_failed(s) for s in summaries)
     # what a linearization says of itself counts only while no correction of it has failed
     linear = [s for s in summaries if s.linearization_error <= LINEARIZATION_NATS and not failed]
     chosen = next((s for s in (*converged, *corrected, *linear) if s in fits), None)
@@ -373,7 +378,8 @@ def advice(summaries: Sequence[PosteriorSummary]) -> Verdict:
         for s in linearized
     ]
     hints += [
-        f"give {s.method} more draws (k-hat {s.khat:.2f}, {s.importance_ess:.0f} effective)"
+        f"give {s.method} more draws or a better proposal (k-hat {s.khat:.2f}, "
+        f"{s.importance_ess:.0f} effective)"
         for s in fits
         if s.importance_draws
     ]

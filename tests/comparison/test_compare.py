@@ -21,7 +21,17 @@ def test_table_has_a_row_for_each_posterior(cubic_runs):
     assert np.isnan(table.loc["linearized", "distance"])
     assert 0 < table.loc["lookup", "distance"] < 1
     assert np.isnan(table.loc["lookup", "R-hat"]) and table.loc["nuts", "R-hat"] > 0.9
+    assert table.loc["psis", "k-hat"] < 0.7 and np.isnan(table.loc["linearized", "k-hat"])
+    assert 0 < table.loc["psis", "± se"] < 0.1
+    # 100 of 400 weighted draws, about 360 of them effective: 1 / (1 / 360 + 1 / 100)
+    assert 70 < table.loc["psis", "ESS"] < 80
     assert table.loc["lookup", "examples"] == pytest.approx(2.1, abs=0.2)
+
+
+def test_columns_of_the_correction_are_left_out_without_one(cubic_runs):
+    few = compare({name: cubic_runs[name] for name in ("lookup", "linearized")})
+    assert not {"k-hat", "± se"} & set(few.table.columns) and "k-hat" not in few.to_text()
+    assert len(few.formatted_rows()[0]) == 1 + len(few.columns)
 
 
 def test_text_and_json(cubic_runs):
@@ -39,6 +49,7 @@ def test_page_is_complete_and_self_contained(cubic_runs, tmp_path):
         tmp_path / "report.html", title="A <title>", notes={"seed": 3}
     )
     page = path.read_text()
+    assert "k-hat is the Pareto shape" in page
     assert "A &lt;title&gt;" in page and "<dt>seed</dt><dd>3</dd>" in page
     assert page.count("data:image/png;base64,") == 4  # no fields in one dimension
     assert "http" not in page and "<script" not in page

@@ -23,7 +23,7 @@ KEY = jax.random.key(0)
 
 
 def test_trees_carry_draws_statistics_and_costs(cubic_runs, cubic_problem):
-    assert list(cubic_runs) == ["lookup", "linearized", "nuts", "dps"]
+    assert list(cubic_runs) == ["lookup", "linearized", "psis", "nuts", "dps"]
     problem = cubic_problem(0.0, 0.3)
     for name, tree in cubic_runs.items():
         posterior, stats = tree["posterior"].to_dataset(), tree["sample_stats"].to_dataset()
@@ -41,6 +41,11 @@ def test_trees_carry_draws_statistics_and_costs(cubic_runs, cubic_problem):
     assert cubic_runs["lookup"].attrs["num_forward_evaluations"] == 5
     assert cubic_runs["dps"].attrs["num_gradient_evaluations"] == 20 * 20
     assert np.isfinite(cubic_runs["linearized"].attrs["log_evidence"])
+    corrected = cubic_runs["psis"]
+    assert corrected["posterior"].sizes == {"chain": 1, "draw": 100}
+    assert corrected.attrs["num_forward_evaluations"] == 10 + 400
+    assert corrected.attrs["num_gradient_evaluations"] == 5
+    assert corrected.attrs["khat"] < 0.7 and 300 < corrected.attrs["importance_ess"] <= 400
 
 
 def test_same_key_same_draws_whichever_other_methods_run(cubic_runs, cubic_problem, short):
@@ -178,10 +183,11 @@ def test_nuts_carries_extra_latents(short):
 @pytest.mark.parametrize(
     ("methods", "message"),
     [
-        (["lookup", "nut"], "unknown method 'nut'; there are: lookup, linearized, nuts, dps"),
+        (["lookup", "nut"], "unknown method 'nut'; there are: lookup, linearized, psis, nuts, dps"),
         ([], "list of names"),
         ("nuts", "list of names"),
         (["nuts"], "nuts needs a prior with a density"),
+        (["psis"], "psis needs a prior with a density"),
     ],
 )
 def test_bad_methods_are_refused_before_any_work(methods, message):
@@ -196,5 +202,7 @@ def test_bad_methods_are_refused_before_any_work(methods, message):
 def test_bad_settings_and_truth(cubic_problem):
     with pytest.raises(ValueError, match="num_samples must be at least 4, got 0"):
         Settings(num_samples=0)
+    with pytest.raises(ValueError, match="num_importance_draws must be at least 25, got 10"):
+        Settings(num_importance_draws=10)
     with pytest.raises(ValueError, match=r"event shape \(\), got \(3,\)"):
         run(cubic_problem(0.0, 0.3), ["lookup"], KEY, truth=jnp.zeros(3))

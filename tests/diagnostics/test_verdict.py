@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from ppl_memprior.diagnostics import PosteriorSummary, verdicts
@@ -17,6 +18,10 @@ CHAINS = PosteriorSummary(
     rhat=1.001,
     relative_mcse=0.02,
     log_evidence=NAN,
+    log_evidence_error=NAN,
+    khat=NAN,
+    importance_draws=0,
+    importance_ess=NAN,
     reduced_chi_square=1.0,
     misfit_z=0.4,
     effective_examples=6.0,
@@ -55,6 +60,17 @@ LINEARIZED = replace(
     null_share=0.4,
     distance=0.005,
     weights_distance=0.02,
+)
+CORRECTED = replace(
+    LINEARIZED,
+    method="psis",
+    linearization_error=NAN,
+    ess=800.0,
+    log_evidence=-10.0,
+    log_evidence_error=0.02,
+    khat=0.3,
+    importance_draws=4000,
+    importance_ess=3000.0,
 )
 
 
@@ -98,6 +114,47 @@ def test_chains_that_disagree_are_not_believed():
     nothing = text(bad, replace(LINEARIZED, linearization_error=3.0))
     assert "Believe none of them yet" in nothing and "run nuts longer (R-hat 1.79" in nothing
     assert "off by 3 nats" in nothing
+
+
+def test_a_good_correction_vouches_or_corrects():
+    close = replace(LINEARIZED, log_evidence=-10.05)
+    said = text(close, CORRECTED)
+    assert "psis: the importance weights can be believed (k-hat 0.30, below 0.70; 3,000" in said
+    assert "good: psis vouches for linearized: its log evidence is off by -0.05" in said
+    assert "Believe psis" in said.splitlines()[-1]  # before what linearized says of itself
+    off = text(replace(LINEARIZED, log_evidence=-9.0), CORRECTED)
+    assert "note: psis corrects linearized: its log evidence is off by +1.00" in off
+    thin = text(close, replace(CORRECTED, importance_ess=600.0))
+    assert "psis corrects linearized: weighting leaves 15 % of its draws effective" in thin
+    noisy = text(replace(close, log_evidence=-10.5), replace(CORRECTED, log_evidence_error=0.2))
+    assert "psis vouches for linearized" in noisy  # within three standard errors
+
+
+def test_a_failed_correction_is_not_believed_nor_what_it_started_from():
+    said = text(LINEARIZED, replace(CORRECTED, khat=0.9, importance_ess=5.0))
+    assert "warning: psis: k-hat 0.90 is above 0.70" in said and "5 effective of 4,000" in said
+    assert "does not vouch for the linearized posterior" in said and "corrects" not in said
+    assert "Believe none of them yet" in said.splitlines()[-1]
+    assert "give psis more draws or a better proposal (k-hat 0.90" in said
+    assert "Believe nuts" in text(CHAINS, replace(CORRECTED, khat=0.9)).splitlines()[-1]
+    shaky = text(LINEARIZED, replace(CORRECTED, khat=0.9), reference="psis")
+    assert "reference psis is not to be trusted itself" in shaky
+
+
+@pytest.mark.parametrize(
+    ("draws", "khat", "believed"),
+    # 1 - 1 / log10(400) = 0.616 (Vehtari et al., 2024)
+    [(400, 0.6, True), (400, 0.65, False), (4000, 0.65, True), (4000, np.nan, False)],
+)
+def test_the_limit_of_khat_depends_on_the_number_of_draws(draws, khat, believed):
+    said = text(replace(CORRECTED, khat=khat, importance_draws=draws, importance_ess=200.0))
+    assert ("importance weights can be believed" in said) == believed
+
+
+def test_few_effective_weighted_draws_are_warned_of():
+    said = text(replace(CORRECTED, importance_ess=30.0))
+    assert "30 effective of 4,000 weighted draws are few (want 100)" in said
+    assert "Believe none" in said.splitlines()[-1]
 
 
 def test_few_draws_and_divergences_are_warned_of():

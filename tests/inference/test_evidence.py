@@ -1,0 +1,67 @@
+"""The evidence over bandwidths, against closed algebra and quadrature."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+import pytest
+from scipy import special, stats
+
+from ppl_memprior import evidence
+
+GRID = [0.03, 0.6, 5.0]
+
+
+def test_linear_problem_is_exact(linear_problem):
+    given = linear_problem(3, 6)
+    predictions = given.examples @ given.operator.T
+    expected = [
+        special.logsumexp(
+            np.log(given.weights)
+            + [
+                stats.multivariate_normal(
+                    f, s**2 * given.operator @ given.operator.T + given.covariance
+                ).logpdf(given.data)
+                for f in predictions
+            ]
+        )
+        for s in GRID
+    ]
+    curve = evidence(given.problem, GRID)
+    # float32 with condition numbers up to 1e3: a few units in the fourth digit of the residual
+    np.testing.assert_allclose(curve.log_evidence, expected, atol=0.02)
+    assert curve.best_sigma == GRID[int(np.argmax(expected))]
+    assert curve.log_evidence_error is None and curve.khat is None
+    assert given.problem.prior.sigma == np.float32(0.3)  # the problem is as it was
+
+
+@pytest.mark.parametrize(
+    ("observation", "grid"),
+    [
+        (3.0, [0.5, 0.3]),
+        pytest.param(0.0, [0.8, 0.5, 0.3, 0.1, 0.05], marks=pytest.mark.slow),
+        pytest.param(1.5, [0.8, 0.5, 0.3, 0.1, 0.05], marks=pytest.mark.slow),
+        pytest.param(3.0, [0.8, 0.5, 0.3, 0.1, 0.05], marks=pytest.mark.slow),
+    ],
+)
+def test_corrected_evidence_agrees_with_quadrature(
+    cubic_problem, cubic_quadrature, observation, grid
+):
+    exact = [cubic_quadrature(observation, s).log_evidence for s in grid]
+    problem = cubic_problem(observation, 1.0)
+    curve = evidence(problem, grid, rng_key=jax.random.key(0))
+    assert (np.abs(curve.log_evidence - exact) < 4 * curve.log_evidence_error).all()
+    assert (curve.khat < 0.7).all() and (curve.log_evidence_error < 0.05).all()
+    assert curve.best_sigma == grid[int(np.argmax(exact))]
+
+
+def test_refuses_bad_grids_and_priors(cubic_problem):
+    problem = cubic_problem(0.0, 0.3)
+    with pytest.raises(ValueError, match=r"got shape \(0,\)"):
+        evidence(problem, [])
+    with pytest.raises(ValueError, match=r"got shape \(\)"):
+        evidence(problem, 0.3)
+    with pytest.raises(ValueError, match="positive and finite; sigma has -1"):
+        evidence(problem, [0.1, -1.0])
+    with pytest.raises(ValueError, match="MemorizedPrior has no bandwidth"):
+        evidence(cubic_problem(0.0, 0.0), [0.1])
