@@ -190,7 +190,7 @@ class InverseProblem:
             raise ValueError(
                 f"{method} needs a residual, and site {names}. Use Normal or MultivariateNormal "
                 "noise whose scale does not depend on the prior's site, or a method that needs "
-                "the log-likelihood alone (lookup, nuts)"
+                "the log-likelihood alone (lookup, psis, nuts)"
             )
 
     def require_no_extra_latents(self, method: str) -> None:

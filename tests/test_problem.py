@@ -188,6 +188,21 @@ def test_hyperprior_gives_the_prior_for_each_bandwidth():
     np.testing.assert_allclose(given.log_prob(X), expected, rtol=1e-6)
 
 
+def test_with_prior_changes_the_prior_alone():
+    problem = InverseProblem(normal_model, data=DATA)
+    other = DiffusionMixturePrior(EXAMPLES[:2] + 5, 0.7)
+    changed = problem.with_prior(other)
+    assert changed.prior is other and problem.prior is PRIOR
+    np.testing.assert_array_equal(changed.examples, EXAMPLES[:2] + 5)
+    np.testing.assert_array_equal(changed.log_likelihood(X), problem.log_likelihood(X))
+    trace = handlers.trace(handlers.seed(changed.model, 0)).get_trace(data=DATA)
+    assert trace["x"]["fn"] is other  # NumPyro's own samplers see it too
+    with pytest.raises(ValueError, match=r"event shape \(2,\), the new prior has \(3,\)"):
+        problem.with_prior(MemorizedPrior(jnp.zeros((4, 3))))
+    with pytest.raises(ValueError, match="no latent site with a MemorizedPrior"):
+        problem.with_prior(dist.Normal(jnp.zeros(2), 1.0).to_event(1))
+
+
 def test_reading_makes_no_forward_solve():
     calls = []
 
