@@ -73,11 +73,17 @@ def evidence(
             `linearize` cannot take (a `MemorizedPrior`, noise that is not Gaussian, extra latent
             sites).
     """
+    prior = problem.prior
+    if not isinstance(prior, DiffusionMixturePrior):
+        raise ValueError(
+            f"evidence varies the bandwidth of a DiffusionMixturePrior; a {type(prior).__name__} "
+            "has none to vary (its evidence is that of lookup(problem) or linearize(problem))"
+        )
     check_linearize(problem)
     grid = _checked_grid(sigma)
     log_evidence, errors, shapes = [], [], []
     for i, bandwidth in enumerate(grid):
-        narrowed = problem.with_prior(_with_bandwidth(problem.prior, bandwidth))
+        narrowed = problem.with_prior(_with_bandwidth(prior, bandwidth))
         linearized = linearize(narrowed, progress=progress)
         if rng_key is None:
             log_evidence.append(float(linearized.log_evidence))
@@ -107,9 +113,8 @@ def _checked_grid(sigma: ArrayLike) -> NDArray[np.float64]:
     return grid
 
 
-def _with_bandwidth(prior: object, sigma: float) -> DiffusionMixturePrior:
+def _with_bandwidth(prior: DiffusionMixturePrior, sigma: float) -> DiffusionMixturePrior:
     """The same prior, its prepared sums shared, at another bandwidth."""
-    assert isinstance(prior, DiffusionMixturePrior)
     other = copy.copy(prior)
     other.sigma = jnp.asarray(sigma, prior.sigma.dtype)
     return other

@@ -63,5 +63,5 @@ def test_refuses_bad_grids_and_priors(cubic_problem):
         evidence(problem, 0.3)
     with pytest.raises(ValueError, match="positive and finite; sigma has -1"):
         evidence(problem, [0.1, -1.0])
-    with pytest.raises(ValueError, match="MemorizedPrior has no bandwidth"):
+    with pytest.raises(ValueError, match="a MemorizedPrior has none to vary"):
         evidence(cubic_problem(0.0, 0.0), [0.1])
