@@ -38,7 +38,7 @@ def test_linear_problem_is_exact(linear_problem):
 @pytest.mark.parametrize(
     ("observation", "grid"),
     [
-        (3.0, [0.5, 0.3]),
+        (3.0, [0.5]),
         pytest.param(0.0, [0.8, 0.5, 0.3, 0.1, 0.05], marks=pytest.mark.slow),
         pytest.param(1.5, [0.8, 0.5, 0.3, 0.1, 0.05], marks=pytest.mark.slow),
         pytest.param(3.0, [0.8, 0.5, 0.3, 0.1, 0.05], marks=pytest.mark.slow),
