@@ -7,7 +7,6 @@ What to do with the parts is left to `ppl_memprior.inference` and `ppl_memprior.
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from collections.abc import Callable, Hashable
 from typing import Any
@@ -17,11 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 from numpyro import handlers
-from numpyro.primitives import Messenger
 
 from ppl_memprior._gaussian_site import GaussianSite, gaussian_site
 from ppl_memprior._jaxpr import dependent_outputs
-from ppl_memprior._prior_site import ReplaceDistribution
+from ppl_memprior._prior_site import ReplaceDistribution, distribution_at
 from ppl_memprior.distributions import DiffusionMixturePrior, MemorizedPrior
 
 Prior = MemorizedPrior | DiffusionMixturePrior
@@ -62,7 +60,8 @@ class InverseProblem:
         self.derived: dict[Hashable, Any] = {}
         structure = self._structure()
         self.prior_name = _the_prior_site(structure)
-        self.prior: Prior = _stop_at(model, self.prior_name, args, kwargs)
+        with _RUNNING_A_MODEL:
+            self.prior: Prior = distribution_at(model, self.prior_name, args, kwargs)
         self.event_shape: tuple[int, ...] = tuple(self.prior.event_shape)
         if self.prior.batch_shape:
             raise ValueError(
@@ -337,32 +336,6 @@ def _check_shapes(structure: dict[str, Any]) -> None:
                 f"({_describe(site['fn'])}) has shape {wanted}; give data of that shape, or expand "
                 "the distribution (a plate, .expand)"
             )
-
-
-class _PriorReached(Exception):
-    """Ends the run of a model as soon as its prior's site has been reached."""
-
-
-class _StopAt(Messenger):
-    def __init__(self, fn: Callable[..., Any], name: str) -> None:
-        super().__init__(fn)
-        self.name = name
-        self.found: Any = None
-
-    def process_message(self, msg: dict[str, Any]) -> None:
-        if msg["type"] == "sample" and msg["name"] == self.name:
-            self.found = msg["fn"]
-            raise _PriorReached
-
-
-def _stop_at(
-    model: Callable[..., Any], name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> Any:
-    """The concrete distribution of site `name`; what follows it in the model is not run."""
-    reader = _StopAt(handlers.seed(model, rng_seed=0), name)
-    with _RUNNING_A_MODEL, contextlib.suppress(_PriorReached):
-        reader(*args, **kwargs)
-    return reader.found
 
 
 def _the_prior_site(structure: dict[str, Any]) -> str:
