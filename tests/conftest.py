@@ -120,6 +120,7 @@ def short() -> Settings:
         num_samples=100,
         num_warmup=50,
         num_chains=2,
+        num_particles=50,
         num_diffusion_samples=20,
         num_diffusion_steps=20,
     )

@@ -1,5 +1,6 @@
 """From an inverse problem to its posterior: closed forms and Markov chain Monte Carlo."""
 
+from ppl_memprior.inference.gibbs import ExampleGibbs, GibbsResult, check_gibbs, gibbs
 from ppl_memprior.inference.linearize import (
     ComponentReport,
     LinearizedPosterior,
@@ -13,17 +14,25 @@ from ppl_memprior.inference.lookup import (
     lookup,
 )
 from ppl_memprior.inference.nuts import NutsResult, check_nuts, nuts
+from ppl_memprior.inference.tempered_smc import SmcResult, check_tempered_smc, tempered_smc
 
 __all__ = [
     "ComponentReport",
+    "ExampleGibbs",
+    "GibbsResult",
     "LinearizedPosterior",
     "LookupPosterior",
     "NutsResult",
+    "SmcResult",
     "check_finite_examples",
+    "check_gibbs",
     "check_linearize",
     "check_lookup",
     "check_nuts",
+    "check_tempered_smc",
+    "gibbs",
     "linearize",
     "lookup",
     "nuts",
+    "tempered_smc",
 ]
