@@ -80,8 +80,13 @@ def test_field_panels_show_what_their_titles_say(field_runs):
 
 
 def test_chains_are_drawn_only_where_there_are_any(cubic_runs, field_runs):
-    assert "chains" in compare(cubic_runs).figures()
-    assert "chains" not in compare(field_runs).figures()
+    drawn, without = compare(cubic_runs).figures(), compare(field_runs).figures()
+    for name in ("chains", "occupancy", "ranks"):
+        assert name in drawn and name not in without
+    # rows of the occupancy are shares of one chain's draws, over all the examples here
+    table = drawn["occupancy"].axes[0].images[0].get_array()
+    assert table.shape[0] == 2
+    np.testing.assert_allclose(table.sum(axis=1), 1)
     assert "fields" not in compare(cubic_runs).figures()
 
 

@@ -72,7 +72,8 @@ def test_log_joint_has_everything_that_depends_on_the_example():
     tilt, level = 0.4, 0.2
     fixed = numpyro.handlers.condition(everything, {"tilt": tilt, "level": level})
     seeded = numpyro.handlers.seed(fixed, 0)
-    found, examples = _log_joint(seeded, "x", jnp.float32(0.0), (), {"data": 0.6})
+    present = jnp.exp(tilt) * jnp.asarray(EXAMPLES)[0]
+    found, examples = _log_joint(seeded, "x", present, (), {"data": 0.6})
     x = np.exp(tilt) * EXAMPLES
     log_weights = tilt * np.arange(3) - np.log(np.exp(tilt * np.arange(3)).sum())
     expected = log_weights - 0.5 * tilt**2 - 0.5 * np.log(2 * np.pi)
@@ -92,8 +93,9 @@ def test_an_example_where_the_model_fails_is_never_drawn():
     assert log_joint[0] == -np.inf and np.isfinite(log_joint[1:]).all()
 
 
+@pytest.mark.slow
 def test_one_chain_after_the_other_and_the_number_of_the_example():
-    kernel = ExampleGibbs(HMC(model, num_steps=2))
+    kernel = ExampleGibbs(HMC(model, num_steps=2, trajectory_length=None))
     mcmc = MCMC(
         kernel,
         num_warmup=5,

@@ -1,7 +1,7 @@
 """Tempered SMC against quadrature in one and two dimensions and closed linear-Gaussian algebra.
 
-Few particles and many repeats: the repeats' spread is then a standard error that can be relied on,
-and four of it are exceeded once in 1000 cases.
+Few particles and many repeats: the repeats' spread is then a standard error that can be relied on.
+Four of it are exceeded once in 200 cases with 8 repeats, once in 1000 with 16.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from ppl_memprior.forward import stylized
 from ppl_memprior.inference import tempered_smc
 
 KEY = jax.random.key(0)
-SIZES = {"num_particles": 300, "num_repeats": 16}
+SIZES = {"num_particles": 200, "num_repeats": 8}
+FULL = {"num_particles": 300, "num_repeats": 16}
 
 
 @pytest.fixture(scope="module")
@@ -45,23 +46,23 @@ def test_evidence_and_mode_weights_against_quadrature(cubic_smc, cubic_quadratur
 
     nearest = np.argmin(np.abs(exact.grid[:, None] - np.asarray(stylized.EXAMPLES)), axis=1)
     weights = np.array([np.trapezoid(exact.density * (nearest == n), exact.grid) for n in range(5)])
-    # 4800 particles, of which resampling leaves some hundreds independent: 0.02 is one deviation
-    assert 0.5 * np.abs(shares(result.latents["x"]) - weights).sum() < 0.06
+    # 1600 particles, of which resampling leaves some hundreds independent: 0.03 is one deviation
+    assert 0.5 * np.abs(shares(result.latents["x"]) - weights).sum() < 0.09
     # within the modes: the distribution function, at the same precision
     cdf = np.cumsum(exact.density) * (exact.grid[1] - exact.grid[0])
     at = np.interp(np.sort(result.latents["x"].ravel()), exact.grid, cdf)
-    assert np.abs(at - (np.arange(at.size) + 0.5) / at.size).max() < 0.06
+    assert np.abs(at - (np.arange(at.size) + 0.5) / at.size).max() < 0.09
 
 
 def test_the_schedule_and_the_solves_are_accounted_for(cubic_smc):
     result = cubic_smc(0.3)
-    assert result.latents["x"].shape == (16, 300)
+    assert result.latents["x"].shape == (8, 200)
     for schedule in result.schedules:
         assert schedule[-1] == 1 and (np.diff(schedule) >= 0).all() and 0 < schedule[0] < 1
     temperatures = sum(len(schedule) for schedule in result.schedules)
     # the gradient at the start of 3 trajectories and at each of their 4 leapfrog steps
-    assert result.num_gradient_evaluations == 300 * temperatures * (1 + 3 * 4)
-    assert result.num_forward_evaluations == 300 * (16 + temperatures * (3 + 3 * 4))
+    assert result.num_gradient_evaluations == 200 * temperatures * (1 + 3 * 4)
+    assert result.num_forward_evaluations == 200 * (8 + temperatures * (3 + 3 * 4))
     assert (result.acceptance > 0.5).all()
 
 
@@ -72,9 +73,10 @@ def test_same_key_same_particles(cubic_smc, cubic_problem):
     assert (first.latents["x"][0] != first.latents["x"][1]).any()
 
 
+@pytest.mark.slow
 def test_linear_gaussian_in_five_dimensions(linear_problem):
     linear = linear_problem(5, 4)
-    result = tempered_smc(linear.problem, KEY, **SIZES)
+    result = tempered_smc(linear.problem, KEY, **FULL)
     covariance = linear.sigma**2 * linear.operator @ linear.operator.T + linear.covariance
     log_joint = np.log(linear.weights) + [
         multivariate_normal(linear.operator @ example, covariance).logpdf(linear.data)
@@ -91,14 +93,18 @@ def test_linear_gaussian_in_five_dimensions(linear_problem):
     assert np.abs(deviations).max() < 4  # standard errors of 16 repeats
 
 
-def test_extra_latents_are_moved_in_their_own_supports():
+@pytest.mark.parametrize(
+    "sizes",
+    [{"num_particles": 100, "num_repeats": 8}, pytest.param(FULL, marks=pytest.mark.slow)],
+)
+def test_extra_latents_are_moved_in_their_own_supports(sizes):
     def model(data=None):
         noise = numpyro.sample("noise", dist.Gamma(3.0, 10.0))
         x = numpyro.sample("x", DiffusionMixturePrior(jnp.asarray([-0.5, 0.6]), 0.1))
         numpyro.sample("y", dist.Normal(x, noise).expand([4]).to_event(1), obs=data)
 
     data = np.array([0.1, 0.5, 0.9, 0.4])
-    result = tempered_smc(InverseProblem(model, data=jnp.asarray(data)), KEY, **SIZES)
+    result = tempered_smc(InverseProblem(model, data=jnp.asarray(data)), KEY, **sizes)
     x, noise = np.linspace(-1.2, 1.3, 801)[:, None], np.linspace(1e-4, 4.0, 4001)
     prior = sum(np.exp(-0.5 * ((x - e) / 0.1) ** 2) for e in (-0.5, 0.6)) / np.sqrt(2 * np.pi) / 0.2
     prior = prior * 10**3 / 2 * noise**2 * np.exp(-10 * noise)
@@ -106,11 +112,11 @@ def test_extra_latents_are_moved_in_their_own_supports():
     joint = prior * np.exp(-0.5 * squares / noise**2) / (2 * np.pi * noise**2) ** 2
     evidence = np.trapezoid(np.trapezoid(joint, noise), x[:, 0])
     error = abs(result.log_evidence - np.log(evidence))
-    assert error < 4 * result.log_evidence_error < 0.4
+    assert error < 4 * result.log_evidence_error < 0.6
     assert (result.latents["noise"] > 0).all()
     mean = np.trapezoid(np.trapezoid(joint * noise, noise), x[:, 0]) / evidence
     repeats = result.latents["noise"].mean(axis=1)
-    assert abs(repeats.mean() - mean) < 4 * repeats.std(ddof=1) / 4
+    assert abs(repeats.mean() - mean) < 4 * repeats.std(ddof=1) / np.sqrt(len(repeats))
 
 
 def test_what_it_cannot_take_is_refused_by_name(cubic_problem):
