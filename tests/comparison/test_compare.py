@@ -40,7 +40,7 @@ def test_page_is_complete_and_self_contained(cubic_runs, tmp_path):
     )
     page = path.read_text()
     assert "A &lt;title&gt;" in page and "<dt>seed</dt><dd>3</dd>" in page
-    assert page.count("data:image/png;base64,") == 4  # no fields in one dimension
+    assert page.count("data:image/png;base64,") == 6  # no fields in one dimension
     assert "http" not in page and "<script" not in page
     assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
 
