@@ -180,6 +180,7 @@ def test_repeats_of_smc_are_chains_without_an_order(cubic_problem, short):
     assert "occupancy" in figures and "chains" not in figures
 
 
+@pytest.mark.slow
 def test_gibbs_carries_extra_latents(short):
     def model(data=None):
         noise = numpyro.sample("noise", dist.LogNormal(-1.0, 0.3))
