@@ -93,18 +93,15 @@ def test_linear_gaussian_in_five_dimensions(linear_problem):
     assert np.abs(deviations).max() < 4  # standard errors of 16 repeats
 
 
-@pytest.mark.parametrize(
-    "sizes",
-    [{"num_particles": 100, "num_repeats": 8}, pytest.param(FULL, marks=pytest.mark.slow)],
-)
-def test_extra_latents_are_moved_in_their_own_supports(sizes):
+@pytest.mark.slow
+def test_extra_latents_are_moved_in_their_own_supports():
     def model(data=None):
         noise = numpyro.sample("noise", dist.Gamma(3.0, 10.0))
         x = numpyro.sample("x", DiffusionMixturePrior(jnp.asarray([-0.5, 0.6]), 0.1))
         numpyro.sample("y", dist.Normal(x, noise).expand([4]).to_event(1), obs=data)
 
     data = np.array([0.1, 0.5, 0.9, 0.4])
-    result = tempered_smc(InverseProblem(model, data=jnp.asarray(data)), KEY, **sizes)
+    result = tempered_smc(InverseProblem(model, data=jnp.asarray(data)), KEY, **FULL)
     x, noise = np.linspace(-1.2, 1.3, 801)[:, None], np.linspace(1e-4, 4.0, 4001)
     prior = sum(np.exp(-0.5 * ((x - e) / 0.1) ** 2) for e in (-0.5, 0.6)) / np.sqrt(2 * np.pi) / 0.2
     prior = prior * 10**3 / 2 * noise**2 * np.exp(-10 * noise)
