@@ -121,6 +121,7 @@ def short() -> Settings:
         num_warmup=50,
         num_chains=2,
         num_importance_draws=400,
+        num_particles=50,
         num_diffusion_samples=20,
         num_diffusion_steps=20,
     )

@@ -43,7 +43,8 @@ def test_generated_inversion_in_both_settings():
         progress=False,
     )
     comparison = compare(runs, reference=several.reference)
-    assert set(comparison.figures()) == {"misfit", "fields", "weights", "marginals", "chains"}
+    of_chains = {"chains", "occupancy", "ranks"}
+    assert set(comparison.figures()) == {"misfit", "fields", "weights", "marginals", *of_chains}
     field = runs["nuts"]["posterior"].to_dataset()["velocity"]
     assert field.dims == ("chain", "draw", "depth", "distance") and field.attrs["units"] == "m/s"
 

@@ -27,6 +27,8 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "ESS": ("ess", ".0f"),
     "R-hat": ("rhat", ".3f"),
     "MCSE/sd": ("relative_mcse", ".3f"),
+    "mode ESS": ("mode_ess", ".0f"),
+    "mode TV": ("between_chain_tv", ".3f"),
     "log evidence": ("log_evidence", ".2f"),
     "± se": ("log_evidence_error", ".3f"),
     "k-hat": ("khat", ".2f"),

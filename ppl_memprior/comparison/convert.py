@@ -37,7 +37,8 @@ class Draws:
         independent: the draws are independent, not a Markov chain.
         sample_stats: further numbers of each draw, shape (chains, draws).
         example_weights: exact or closed-form posterior weights of the examples, shape (N,).
-        attrs: scalars to keep with the draws (log_evidence, evaluation counts, ...).
+        attrs: scalars to keep with the draws (log_evidence, evaluation counts, ...);
+            `exchangeable_draws` is 1 where the draws of a chain have no order.
     """
 
     latents: Mapping[str, ArrayLike]

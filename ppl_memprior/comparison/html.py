@@ -25,6 +25,11 @@ CAPTIONS = {
     "one is a lookup.",
     "marginals": "Marginals of the coordinates that vary most, each scaled to the same height; "
     "stems are draws that repeat single values.",
+    "occupancy": "Share of each chain's draws next to each example, for the examples visited most. "
+    "Rows that look alike are chains that agree on the weights.",
+    "ranks": "Ranks of each chain's draws among those of all chains, for the coordinate with the "
+    "largest R-hat. Chains of one law have flat histograms within the band, if their draws are "
+    "nearly independent.",
     "chains": "Nearest training example along each chain. Chains that stay with different "
     "examples have not mixed: their weights are those of the starting points.",
 }

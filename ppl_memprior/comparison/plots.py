@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import ScalarFormatter
 from numpy.typing import NDArray
 
+from ppl_memprior.comparison.chain_plots import occupancy_figure, ranks_figure
 from ppl_memprior.comparison.convert import FIELD_DIMS
 from ppl_memprior.diagnostics.verdict import MISFIT_Z
 
@@ -33,6 +34,8 @@ def figures(runs: Runs, reference: str | None = None) -> dict[str, Figure]:
         "weights": weights_figure(runs),
         "marginals": marginals_figure(runs),
         "chains": chains_figure(runs),
+        "occupancy": occupancy_figure(runs),
+        "ranks": ranks_figure(runs),
     }
     return {name: figure for name, figure in made.items() if figure is not None}
 
@@ -199,7 +202,12 @@ def fields_figure(runs: Runs, reference: str | None) -> Figure | None:
 
 def chains_figure(runs: Runs) -> Figure | None:
     """Nearest example of each draw along each chain: a chain that never moves has not mixed."""
-    chains = {name: tree for name, tree in runs.items() if not tree.attrs["independent_draws"]}
+    chains = {
+        name: tree
+        for name, tree in runs.items()
+        # particles come in no order that a path along them could show
+        if not (tree.attrs["independent_draws"] or tree.attrs.get("exchangeable_draws", 0))
+    }
     if not chains:
         return None
     figure = Figure(figsize=(8, 0.7 + 1.8 * len(chains)), layout="constrained")

@@ -24,7 +24,13 @@ from ppl_memprior.comparison.convert import Draws, load_trees, save_trees, to_da
 from ppl_memprior.problem import InverseProblem
 
 DRAWS_FILE = "draws.nc"
-SMALLEST = {"num_samples": 4, "num_importance_draws": 25, "num_diffusion_steps": 2}
+# four draws are the fewest that have an R-hat, two noise levels the fewest that have a step
+_SMALLEST = {
+    "num_samples": 4,
+    "num_importance_draws": 25,
+    "num_particles": 4,
+    "num_diffusion_steps": 2,
+}
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,7 @@ class Settings:
         num_importance_draws: weighted draws of the importance correction, one forward solve each;
             num_samples are drawn among them.
         max_tree_depth: of NUTS: a trajectory has at most 2 ** max_tree_depth - 1 gradients.
+        num_particles: of each repeat of sequential Monte Carlo; it has num_chains repeats.
         num_diffusion_samples: draws of diffusion posterior sampling.
         num_diffusion_steps: its noise levels.
     """
@@ -47,12 +54,13 @@ class Settings:
     num_chains: int = 4
     num_importance_draws: int = 4000
     max_tree_depth: int = 10
+    num_particles: int = 1000
     num_diffusion_samples: int = 200
     num_diffusion_steps: int = 200
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
-            smallest = SMALLEST.get(name, 1)
+            smallest = _SMALLEST.get(name, 1)
             if value < smallest:
                 raise ValueError(f"{name} must be at least {smallest}, got {value}")
 
@@ -86,8 +94,8 @@ def run(
 
     Args:
         problem: the inverse problem.
-        methods: names out of `METHODS`: "lookup", "linearized", "psis" (the
-            linearized posterior, corrected by importance sampling), "nuts", "dps".
+        methods: names out of `METHODS`: "lookup", "linearized", "psis" (the linearized posterior,
+            corrected by importance sampling), "nuts", "smc", "gibbs", "dps".
         rng_key: JAX random key; each method derives its own from it and its name, so that its
             draws do not depend on which others run.
         settings: how long each works; see `Settings`.
@@ -292,6 +300,50 @@ def _draw_nuts(
     )
 
 
+def _draw_smc(problem: InverseProblem, key: jax.Array, settings: Settings, progress: bool) -> Draws:
+    result = inference.tempered_smc(
+        problem,
+        key,
+        num_particles=settings.num_particles,
+        num_repeats=settings.num_chains,
+        progress=progress,
+    )
+    return Draws(
+        latents=result.latents,
+        independent=False,
+        attrs={
+            "exchangeable_draws": 1,
+            "log_evidence": result.log_evidence,
+            "log_evidence_error": result.log_evidence_error,
+            "num_forward_evaluations": result.num_forward_evaluations,
+            "num_gradient_evaluations": result.num_gradient_evaluations,
+        },
+    )
+
+
+def _draw_gibbs(
+    problem: InverseProblem, key: jax.Array, settings: Settings, progress: bool
+) -> Draws:
+    result = inference.gibbs(
+        problem,
+        key,
+        num_samples=settings.num_samples,
+        num_warmup=settings.num_warmup,
+        num_chains=settings.num_chains,
+        max_tree_depth=settings.max_tree_depth,
+        progress=progress,
+    )
+    return Draws(
+        latents=result.latents,
+        independent=False,
+        sample_stats=result.sample_stats,
+        attrs={
+            "num_forward_evaluations": result.num_forward_evaluations,
+            "num_gradient_evaluations": result.num_gradient_evaluations,
+        },
+    )
+
+
 def _draw_dps(problem: InverseProblem, key: jax.Array, settings: Settings, progress: bool) -> Draws:
     result = diffusion.dps(
         problem,
@@ -316,5 +368,7 @@ METHODS: Mapping[str, Method] = {
     "linearized": Method(inference.check_linearize, _draw_linearized),
     "psis": Method(_check_psis, _draw_psis),
     "nuts": Method(inference.check_nuts, _draw_nuts),
+    "smc": Method(inference.check_tempered_smc, _draw_smc),
+    "gibbs": Method(inference.check_gibbs, _draw_gibbs),
     "dps": Method(diffusion.check_dps, _draw_dps),
 }

@@ -8,6 +8,7 @@ from ppl_memprior.diagnostics.memorization import (
     leave_one_out_ratios,
     nearest_examples,
 )
+from ppl_memprior.diagnostics.multimodality import ModeMixing, mode_mixing
 from ppl_memprior.diagnostics.summary import PosteriorSummary, summarize
 from ppl_memprior.diagnostics.verdict import Verdict, verdicts
 
@@ -15,6 +16,7 @@ __all__ = [
     "Convergence",
     "EnergyDistance",
     "Misfit",
+    "ModeMixing",
     "PosteriorSummary",
     "Verdict",
     "convergence",
@@ -22,6 +24,7 @@ __all__ = [
     "energy_distance",
     "leave_one_out_ratios",
     "misfit",
+    "mode_mixing",
     "nearest_examples",
     "summarize",
     "total_variation",

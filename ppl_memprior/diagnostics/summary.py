@@ -16,6 +16,7 @@ from ppl_memprior.diagnostics.calibration import misfit
 from ppl_memprior.diagnostics.convergence import convergence
 from ppl_memprior.diagnostics.distances import energy_distance, total_variation
 from ppl_memprior.diagnostics.memorization import effective_examples, leave_one_out_ratios
+from ppl_memprior.diagnostics.multimodality import mode_mixing
 
 NAN = float("nan")
 
@@ -46,6 +47,9 @@ class PosteriorSummary:
         linearization_error: in nats, of a linearized posterior.
         divergences: of Hamiltonian chains.
         seconds, forward_evaluations, gradient_evaluations: what it cost.
+        mode_ess, mode_rhat, between_chain_tv: of the nearest example, see
+            `ppl_memprior.diagnostics.ModeMixing`; of chains only.
+        round_trips: between the two examples most visited, of chains whose draws have an order.
     """
 
     method: str
@@ -74,6 +78,10 @@ class PosteriorSummary:
     seconds: float
     forward_evaluations: int
     gradient_evaluations: int
+    mode_ess: float = NAN
+    mode_rhat: float = NAN
+    between_chain_tv: float = NAN
+    round_trips: float = NAN
 
 
 def summarize(name: str, tree: xr.DataTree, reference: xr.DataTree | None) -> PosteriorSummary:
@@ -134,6 +142,7 @@ def summarize(name: str, tree: xr.DataTree, reference: xr.DataTree | None) -> Po
         seconds=float(tree.attrs["seconds"]),
         forward_evaluations=int(tree.attrs["num_forward_evaluations"]),
         gradient_evaluations=int(tree.attrs["num_gradient_evaluations"]),
+        **({} if independent else _modes(tree)),
     )
 
 
@@ -143,6 +152,19 @@ def _worst_site(tree: xr.DataTree, chains: int) -> tuple[float, float, float]:
     rhat = float(np.nanmax([c.rhat for c in found])) if chains > 1 else NAN
     mcse = float(np.nanmax([c.relative_mcse for c in found]))
     return float(np.nanmin([c.ess for c in found])), rhat, mcse
+
+
+def _modes(tree: xr.DataTree) -> dict[str, float]:
+    """The fields of the summary that say how chains mix between the examples."""
+    mixing = mode_mixing(tree["sample_stats"].to_dataset()["nearest_example"])
+    found = {
+        "mode_ess": mixing.ess,
+        "mode_rhat": mixing.rhat,
+        "between_chain_tv": mixing.between_chain_tv,
+    }
+    if not tree.attrs.get("exchangeable_draws", 0):
+        found["round_trips"] = float(mixing.round_trips)
+    return found
 
 
 def _flat(tree: xr.DataTree, site: str) -> np.ndarray[Any, np.dtype[Any]]:

@@ -17,6 +17,9 @@ RHAT = 1.01  # Vehtari et al. (2021)
 ESS_PER_RUN = 400.0  # Vehtari et al. (2021): 100 for each of four chains
 ONE_EXAMPLE = 1.5  # effective number of examples below which a posterior is one example
 MEMORIZED_SHARE = 0.05  # share of the null below which a nearest-neighbour ratio is a copy's
+# total variation of a chain's occupancy of the examples: weights that differ by less leave a
+# posterior's conclusions as they are, and a few hundred effective draws scatter by as much
+MODE_TV = 0.05
 LINEARIZATION_NATS = 0.5  # log-likelihood error that a linearized posterior may have
 KHAT = 0.7  # Vehtari et al. (2024): least reliable shape of importance weights, many draws
 IMPORTANCE_ESS = 100.0  # weighted draws whose mean is known to a tenth of a standard deviation
@@ -49,7 +52,7 @@ def verdicts(summaries: Sequence[PosteriorSummary], reference: str | None = None
     """
     found = data_fit(summaries)
     found += lookup_or_inference(summaries)
-    found += [verdict for s in summaries for verdict in sampler_honesty(s)]
+    found += [verdict for s in summaries for verdict in (*sampler_honesty(s), *mode_weights(s))]
     found += importance(summaries)
     if reference is not None:
         base = next(s for s in summaries if s.method == reference)
@@ -316,6 +319,43 @@ def _proposal(base: PosteriorSummary, corrected: PosteriorSummary) -> Verdict:
     )
 
 
+def mode_weights(s: PosteriorSummary) -> list[Verdict]:
+    """Whether the chains agree on the weights between the modes."""
+    if s.mode_rhat != s.mode_rhat:
+        return []
+    trips = "" if s.round_trips != s.round_trips else f", {s.round_trips:.0f} round trips"
+    numbers = f"mode R-hat {s.mode_rhat:.3f}, mode ESS {s.mode_ess:.0f}{trips}"
+    if _modes_disagree(s):
+        return [
+            Verdict(
+                "warning",
+                f"{s.method}: its chains disagree on how much weight each example has, by up to "
+                f"{s.between_chain_tv:.2f} in total variation from their mean ({numbers}); run it "
+                "longer, or a method that moves between modes (smc, mode-jump), or compare with a "
+                "closed form.",
+            )
+        ]
+    if s.mode_ess < ESS_PER_RUN:
+        return [
+            Verdict(
+                "warning",
+                f"{s.method}: its chains change between examples too seldom for weights that can "
+                f"be relied on ({numbers}; want an ESS of {ESS_PER_RUN:.0f}).",
+            )
+        ]
+    return [
+        Verdict(
+            "good",
+            f"{s.method}: its chains agree on the weights of the examples, within "
+            f"{s.between_chain_tv:.2f} in total variation ({numbers}).",
+        )
+    ]
+
+
+def _modes_disagree(s: PosteriorSummary) -> bool:
+    return s.mode_rhat > RHAT and s.between_chain_tv > MODE_TV
+
+
 def agreement(s: PosteriorSummary, base: PosteriorSummary) -> Verdict:
     """Whether a posterior is told apart from the reference."""
     weights = f"weights over the examples differ by {s.weights_distance:.2f} in total variation"
@@ -336,7 +376,9 @@ def advice(summaries: Sequence[PosteriorSummary]) -> Verdict:
     """Which posterior to believe."""
     fits = [s for s in summaries if not abs(s.misfit_z) > MISFIT_Z]
     converged = [
-        s for s in summaries if s.rhat <= RHAT and s.ess >= ESS_PER_RUN and not s.divergences
+        s
+        for s in summaries
+        if s.rhat <= RHAT and s.ess >= ESS_PER_RUN and not s.divergences and not _modes_disagree(s)
     ]
     corrected = [s for s in summaries if _corrected(s) and s.importance_ess >= IMPORTANCE_ESS]
     failed = any(_failed(s) for s in summaries)

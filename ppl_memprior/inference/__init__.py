@@ -1,6 +1,7 @@
 """From an inverse problem to its posterior: closed forms and Markov chain Monte Carlo."""
 
 from ppl_memprior.inference.evidence import EvidenceCurve, evidence
+from ppl_memprior.inference.gibbs import ExampleGibbs, GibbsResult, check_gibbs, gibbs
 from ppl_memprior.inference.importance import PsisPosterior, check_psis, psis
 from ppl_memprior.inference.linearize import (
     ComponentReport,
@@ -15,6 +16,7 @@ from ppl_memprior.inference.lookup import (
     lookup,
 )
 from ppl_memprior.inference.nuts import NutsResult, check_nuts, nuts
+from ppl_memprior.inference.tempered_smc import SmcResult, check_tempered_smc, tempered_smc
 
 __all__ = [
     "ComponentReport",
@@ -23,7 +25,11 @@ __all__ = [
     "LookupPosterior",
     "NutsResult",
     "PsisPosterior",
+    "ExampleGibbs",
+    "GibbsResult",
+    "SmcResult",
     "check_finite_examples",
+    "check_gibbs",
     "check_linearize",
     "check_lookup",
     "check_nuts",
@@ -33,4 +39,7 @@ __all__ = [
     "lookup",
     "nuts",
     "psis",
+    "check_tempered_smc",
+    "gibbs",
+    "tempered_smc",
 ]

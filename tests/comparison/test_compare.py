@@ -51,7 +51,7 @@ def test_page_is_complete_and_self_contained(cubic_runs, tmp_path):
     page = path.read_text()
     assert "k-hat is the Pareto shape" in page
     assert "A &lt;title&gt;" in page and "<dt>seed</dt><dd>3</dd>" in page
-    assert page.count("data:image/png;base64,") == 4  # no fields in one dimension
+    assert page.count("data:image/png;base64,") == 6  # no fields in one dimension
     assert "http" not in page and "<script" not in page
     assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
 
@@ -91,8 +91,13 @@ def test_field_panels_show_what_their_titles_say(field_runs):
 
 
 def test_chains_are_drawn_only_where_there_are_any(cubic_runs, field_runs):
-    assert "chains" in compare(cubic_runs).figures()
-    assert "chains" not in compare(field_runs).figures()
+    drawn, without = compare(cubic_runs).figures(), compare(field_runs).figures()
+    for name in ("chains", "occupancy", "ranks"):
+        assert name in drawn and name not in without
+    # rows of the occupancy are shares of one chain's draws, over all the examples here
+    table = drawn["occupancy"].axes[0].images[0].get_array()
+    assert table.shape[0] == 2
+    np.testing.assert_allclose(table.sum(axis=1), 1)
     assert "fields" not in compare(cubic_runs).figures()
 
 

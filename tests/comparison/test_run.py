@@ -15,9 +15,17 @@ import numpyro.distributions as dist
 import pytest
 import xarray as xr
 
-from ppl_memprior import DiffusionMixturePrior, InverseProblem, MemorizedPrior, Settings, run
+from ppl_memprior import (
+    DiffusionMixturePrior,
+    InverseProblem,
+    MemorizedPrior,
+    Settings,
+    compare,
+    run,
+)
 from ppl_memprior.comparison import METHODS, load_trees, save_trees
 from ppl_memprior.comparison.run import Method
+from ppl_memprior.diagnostics import summarize
 
 KEY = jax.random.key(0)
 
@@ -166,6 +174,34 @@ def test_field_labels_and_units(short):
     np.testing.assert_array_equal(v["depth"], [0.0, 10.0])
 
 
+def test_repeats_of_smc_are_chains_without_an_order(cubic_problem, short):
+    tree = run(cubic_problem(0.0, 0.3), ["smc"], KEY, settings=short, progress=False)["smc"]
+    assert tree["posterior"].sizes == {"chain": 2, "draw": 50}
+    assert 0 < tree.attrs["log_evidence_error"] < 1 and np.isfinite(tree.attrs["log_evidence"])
+    summary = summarize("smc", tree, None)
+    assert np.isfinite(summary.rhat) and np.isfinite(summary.mode_rhat)
+    assert np.isnan(summary.round_trips)
+    figures = compare({"smc": tree}).figures()
+    assert "occupancy" in figures and "chains" not in figures
+
+
+@pytest.mark.slow
+def test_gibbs_carries_extra_latents(short):
+    def model(data=None):
+        noise = numpyro.sample("noise", dist.LogNormal(-1.0, 0.3))
+        x = numpyro.sample("x", MemorizedPrior(jnp.asarray([-1.0, 0.5, 0.7])))
+        numpyro.sample("y", dist.Normal(x, noise), obs=data)
+
+    problem = InverseProblem(model, data=0.4)
+    settings = replace(short, num_samples=20, num_warmup=10)
+    tree = run(problem, ["gibbs"], KEY, settings=settings, progress=False)["gibbs"]
+    assert {"x", "noise"} <= set(tree["posterior"].data_vars)
+    assert set(np.unique(tree["sample_stats"]["nearest_example"])) <= {0, 1, 2}
+    assert float(tree["sample_stats"]["nearest_ratio"].max()) == 0.0  # always on an example
+    assert tree.attrs["num_forward_evaluations"] >= 2 * 30 * 3
+    assert summarize("gibbs", tree, None).round_trips >= 0
+
+
 def test_nuts_carries_extra_latents(short):
     def model(data=None):
         sigma = numpyro.sample("sigma", dist.LogNormal(-1.0, 0.3))
@@ -183,7 +219,7 @@ def test_nuts_carries_extra_latents(short):
 @pytest.mark.parametrize(
     ("methods", "message"),
     [
-        (["lookup", "nut"], "unknown method 'nut'; there are: lookup, linearized, psis, nuts, dps"),
+        (["lookup", "nut"], "unknown method 'nut'; there are: lookup, linearized, psis, nuts, "),
         ([], "list of names"),
         ("nuts", "list of names"),
         (["nuts"], "nuts needs a prior with a density"),

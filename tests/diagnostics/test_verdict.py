@@ -157,6 +157,27 @@ def test_few_effective_weighted_draws_are_warned_of():
     assert "Believe none" in said.splitlines()[-1]
 
 
+def test_chains_that_disagree_on_modes_are_not_believed():
+    """Their coordinates may agree all the same: R-hat of the worst one is fine here."""
+    bad = replace(CHAINS, mode_rhat=1.4, mode_ess=9.0, between_chain_tv=0.41, round_trips=3.0)
+    said = text(bad, LINEARIZED)
+    assert "nuts: its chains disagree on how much weight each example has, by up to 0.41" in said
+    assert "(mode R-hat 1.400, mode ESS 9, 3 round trips)" in said
+    assert "Believe linearized" in said.splitlines()[-1]
+
+
+def test_chains_that_agree_on_modes():
+    agreeing = replace(CHAINS, mode_rhat=1.002, mode_ess=900.0, between_chain_tv=0.03)
+    said = text(agreeing)
+    assert "good: nuts: its chains agree on the weights of the examples, within 0.03" in said
+    assert "round trips" not in said  # exchangeable draws have none
+    assert "Believe nuts" in said.splitlines()[-1]
+    # an R-hat just above its threshold with weights that differ by nothing to speak of
+    assert "disagree on" not in text(replace(agreeing, mode_rhat=1.02))
+    assert "too seldom" in text(replace(agreeing, mode_ess=50.0))
+    assert "weights of the examples" not in text(CHAINS)  # nothing known of the modes
+
+
 def test_few_draws_and_divergences_are_warned_of():
     said = text(replace(CHAINS, ess=90.0, divergences=5))
     assert "90 effective draws are few" in said and "5 divergent transitions" in said

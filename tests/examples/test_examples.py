@@ -7,6 +7,7 @@ import re
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -31,6 +32,20 @@ def test_stylized(load, short, tmp_path):
     assert narrow.table.loc["nuts", "R-hat"] > 1.1
     assert any("its chains disagree" in v.text for v in narrow.verdicts)
     assert "Believe linearized" in narrow.verdicts[-1].text
+
+
+@pytest.mark.slow
+def test_hierarchy(load, capsys):
+    draws = load("hierarchy").main(num_unknowns=30, num_warmup=100, num_samples=60, num_chains=2)
+    assert draws["weights"].shape == (2, 60, 3) and draws["sigma"].shape == (2, 60)
+    printed = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in printed[1:]] == [
+        *("sigma", "noise", "weights[0]", "weights[1]", "weights[2]")
+    ]
+    # with 30 unknowns the posteriors are wide, but the truth lies within them
+    for name, truth in (("sigma", 0.2), ("noise", 0.1), ("weights", [0.5, 0.3, 0.2])):
+        low, high = np.quantile(draws[name], [0.005, 0.995], axis=(0, 1))
+        assert (low < truth).all() and (truth < high).all()
 
 
 def test_survey_picture(load, tmp_path):

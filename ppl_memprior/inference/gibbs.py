@@ -1,0 +1,269 @@
+"""Exact Gibbs updates of the example for a memorized prior beside other, continuous latents.
+
+Given the other latents, the site of a `MemorizedPrior` is a discrete variable whose conditional
+needs one log-likelihood for each example: it is drawn exactly, without a proposal. The rest of the
+model is moved by NumPyro's HMC or NUTS; NumPyro's own `Gibbs` alternates the two.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpyro import handlers
+from numpyro.infer import HMC, MCMC, NUTS, Gibbs, init_to_sample
+from numpyro.infer.gibbs import GibbsState, ModelWrapper
+from numpyro.infer.mcmc import MCMCKernel
+from numpyro.infer.util import compute_log_probs
+from numpyro.util import identity, is_prng_key
+
+from ppl_memprior._progress import BATCH_ELEMENTS, BATCH_ITEMS
+from ppl_memprior.distributions import MemorizedPrior
+from ppl_memprior.inference._unconstrained import require_continuous
+from ppl_memprior.inference.nuts import WARMUP_TREE_DEPTH
+from ppl_memprior.problem import InverseProblem
+
+_STATS = ("num_steps", "diverging", "accept_prob", "energy", "potential_energy")
+
+
+class _ExampleState(NamedTuple):
+    z: dict[str, jax.Array]  # the prior's site, an example
+    example: jax.Array  # its number; -1 before the first update
+    rng_key: jax.Array
+
+
+class _ExampleBlock(MCMCKernel):
+    """The block of `ExampleGibbs` that draws the example given everything else."""
+
+    sample_field = "z"
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+
+    def init(
+        self,
+        rng_key: jax.Array,
+        num_warmup: int,
+        init_params: Any,
+        model_args: tuple[Any, ...],
+        model_kwargs: dict[str, Any],
+    ) -> _ExampleState:
+        value = {name: jnp.asarray(x) for name, x in init_params.items()}
+        return _ExampleState(value, jnp.asarray(-1, jnp.int32), rng_key)
+
+    def sample(
+        self, state: _ExampleState, model_args: tuple[Any, ...], model_kwargs: dict[str, Any]
+    ) -> _ExampleState:
+        (site,) = state.z
+        rng_key, draw_key = jax.random.split(state.rng_key)
+        model = handlers.seed(self.model, rng_seed=0)
+        log_joint, examples = _log_joint(model, site, state.z[site], model_args, model_kwargs)
+        example = jax.random.categorical(draw_key, log_joint).astype(jnp.int32)
+        return _ExampleState({site: examples[example]}, example, rng_key)
+
+    def refresh(self, state: Any, model_args: Any, model_kwargs: Any) -> Any:
+        return state  # holds nothing that depends on the other latents
+
+    def wrap_model(self, wrapper: ModelWrapper) -> _ExampleBlock:
+        kernel = copy.copy(self)
+        kernel.model = wrapper(self.model)
+        return kernel
+
+    def get_constrain_fn(self, model_args: Any, model_kwargs: Any) -> Any:
+        return identity
+
+
+class ExampleGibbs(Gibbs):
+    r"""NumPyro kernel for a model with a `MemorizedPrior` and continuous latents.
+
+    Each step draws the example from its exact conditional
+
+    .. math:: p(n \mid \theta, y) \propto \pi_n\, p(y, \theta \mid x_n)
+
+    by evaluating the model at all N examples (in batches that bound the memory), then moves the
+    other latents :math:`\theta` by `inner_kernel`. Weights that depend on other latents, and
+    latents whose prior depends on the example, are taken into account. An example at which the
+    model is not finite has no weight.
+
+    Use it as any kernel of `numpyro.infer.MCMC`, with `chain_method` "sequential", "parallel" or
+    "vectorized"; the prior's site is then always one of the examples. Its number is the extra
+    field `block_states.0.example`, and the inner kernel's state `block_states.1`.
+
+    Args:
+        inner_kernel: `HMC` or `NUTS`, built on the model.
+
+    Raises:
+        ValueError: another kernel, or one built on a potential function; when the chains start,
+            a model without a `MemorizedPrior` or with several, or with other discrete latents.
+    """
+
+    def __init__(self, inner_kernel: HMC) -> None:
+        if not isinstance(inner_kernel, HMC) or inner_kernel.model is None:
+            raise ValueError(
+                "ExampleGibbs takes an HMC or NUTS kernel built on a model, got "
+                f"{type(inner_kernel).__name__}; write ExampleGibbs(NUTS(model))"
+            )
+        super().__init__([(_ExampleBlock(inner_kernel.model), _memorized), (inner_kernel, None)])
+
+    def init(
+        self,
+        rng_key: jax.Array,
+        num_warmup: int,
+        init_params: Any = None,
+        model_args: tuple[Any, ...] = (),
+        model_kwargs: dict[str, Any] | None = None,
+    ) -> GibbsState:
+        """Start one chain, or vectorized chains from a key for each."""
+
+        def one(key: jax.Array, params: Any) -> GibbsState:
+            return super(ExampleGibbs, self).init(key, num_warmup, params, model_args, model_kwargs)
+
+        if is_prng_key(rng_key):
+            return one(rng_key, init_params)
+        state = jax.vmap(one)(rng_key, init_params)
+        self._sample_fn = jax.vmap(self._sample_one, in_axes=(0, None, None))
+        return state
+
+
+class GibbsResult(NamedTuple):
+    """Draws and statistics of `gibbs`.
+
+    Attributes:
+        latents: each latent site's draws, shape (chains, draws, *event_shape).
+        sample_stats: statistics of the inner kernel, shape (chains, draws).
+        num_forward_evaluations: N for each draw, and the leapfrog steps, warmup included.
+        num_gradient_evaluations: leapfrog steps of all chains, warmup included.
+    """
+
+    latents: dict[str, np.ndarray]
+    sample_stats: dict[str, np.ndarray]
+    num_forward_evaluations: int
+    num_gradient_evaluations: int
+
+
+def gibbs(
+    problem: InverseProblem,
+    rng_key: jax.Array,
+    *,
+    num_samples: int = 1000,
+    num_warmup: int = 500,
+    num_chains: int = 4,
+    max_tree_depth: int = 10,
+    progress: bool = False,
+) -> GibbsResult:
+    """Sample the posterior with `ExampleGibbs` around NUTS, all chains vectorized.
+
+    Args:
+        problem: an inverse problem with a `MemorizedPrior` and other, continuous latent sites.
+        rng_key: JAX random key.
+        num_samples, num_warmup: draws kept, and adaptation steps, of each chain.
+        num_chains: chains, each started from its own draw from the prior.
+        max_tree_depth: of NUTS: at most 2 ** max_tree_depth - 1 gradients a draw; in warmup 31.
+        progress: show NumPyro's bar, on stderr.
+
+    Raises:
+        ValueError: another prior, no other latent sites (then `lookup` is exact), or discrete ones.
+    """
+    check_gibbs(problem)
+    inner = NUTS(
+        problem.model,
+        init_strategy=init_to_sample,
+        max_tree_depth=(min(WARMUP_TREE_DEPTH, max_tree_depth), max_tree_depth),
+    )
+    mcmc = MCMC(
+        ExampleGibbs(inner),
+        num_warmup=num_warmup,
+        num_samples=num_samples,
+        num_chains=num_chains,
+        chain_method="vectorized",
+        progress_bar=progress,
+    )
+    fields = {f"block_states.1.{name}": name for name in _STATS}
+    warmup_key, sample_key = jax.random.split(rng_key)
+    mcmc.warmup(
+        warmup_key,
+        *problem.args,
+        collect_warmup=True,
+        extra_fields=("block_states.1.num_steps",),
+        **problem.kwargs,
+    )
+    steps = int(np.sum(mcmc.get_extra_fields()["block_states.1.num_steps"]))
+    mcmc.run(sample_key, *problem.args, extra_fields=tuple(fields), **problem.kwargs)
+    draws = mcmc.get_samples(group_by_chain=True)
+    stats = {
+        fields[name]: np.asarray(value)
+        for name, value in mcmc.get_extra_fields(group_by_chain=True).items()
+        if name in fields
+    }
+    steps += int(np.sum(stats["num_steps"]))
+    updates = num_chains * (num_warmup + num_samples)
+    return GibbsResult(
+        latents={
+            name: np.asarray(draws[name]) for name in (problem.prior_name, *problem.extra_latents)
+        },
+        sample_stats=stats,
+        num_forward_evaluations=updates * len(problem.examples) + steps,
+        num_gradient_evaluations=steps,
+    )
+
+
+def check_gibbs(problem: InverseProblem) -> None:
+    """Raise a `ValueError` for a problem that `gibbs` cannot take."""
+    if not isinstance(problem.prior, MemorizedPrior):
+        raise ValueError(
+            "gibbs needs a MemorizedPrior, whose examples it draws among; for a "
+            "DiffusionMixturePrior use nuts or smc"
+        )
+    if not problem.extra_latents:
+        raise ValueError(
+            f"the model has no latent site besides {problem.prior_name!r}, so there is nothing to "
+            "alternate with: its exact posterior is lookup(problem)"
+        )
+    require_continuous(problem, problem.extra_latents, "gibbs")
+
+
+def _memorized(trace: dict[str, Any]) -> list[str]:
+    """The one latent site with a `MemorizedPrior`."""
+    latents = {
+        name: site["fn"]
+        for name, site in trace.items()
+        if site["type"] == "sample" and not site["is_observed"]
+    }
+    names = [name for name, fn in latents.items() if isinstance(fn, MemorizedPrior)]
+    if len(names) != 1 or latents[names[0]].batch_shape:
+        raise ValueError(
+            "ExampleGibbs needs a model with one latent site whose distribution is a "
+            f"MemorizedPrior, outside plates; it has {names or 'none'}, its latent sites are "
+            f"{list(latents)}"
+        )
+    return names
+
+
+def _log_joint(
+    model: Any,
+    site: str,
+    value: jax.Array,
+    model_args: tuple[Any, ...],
+    model_kwargs: dict[str, Any],
+) -> tuple[jax.Array, jax.Array]:
+    """log pi_n + log p(data, other latents | x_n), shape (N,), and the examples themselves.
+
+    `value`, the site's present one, only leads to the prior, which may depend on other latents.
+    """
+    _, trace = compute_log_probs(model, model_args, model_kwargs, {site: value})
+    prior = trace[site]["fn"]
+    elements = sum(np.size(s["value"]) for s in trace.values() if s["type"] == "sample")
+
+    def given(example: jax.Array) -> jax.Array:
+        # the prior's own term would be that of all examples equal to this one, and is not used
+        terms, _ = compute_log_probs(model, model_args, model_kwargs, {site: example})
+        del terms[site]
+        return sum(terms.values(), jnp.zeros(()))
+
+    examples = prior.enumerate_support(expand=False)
+    batch = max(1, min(BATCH_ITEMS, BATCH_ELEMENTS // elements, len(examples)))
+    log_joint = prior.log_weights + jax.lax.map(given, examples, batch_size=batch)
+    return jnp.where(jnp.isnan(log_joint), -jnp.inf, log_joint), examples
