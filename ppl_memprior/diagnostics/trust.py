@@ -1,0 +1,205 @@
+"""Whether what a method computed can be believed: chains, importance weights, linearizations.
+
+Sentences about single posteriors, from their summaries, with their thresholds. What the posteriors
+say together, and which one to believe, is left to `verdict`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+from ppl_memprior.diagnostics.summary import PosteriorSummary
+
+RHAT = 1.01  # Vehtari et al. (2021)
+ESS_PER_RUN = 400.0  # Vehtari et al. (2021): 100 for each of four chains
+# total variation of a chain's occupancy of the examples: weights that differ by less leave a
+# posterior's conclusions as they are, and a few hundred effective draws scatter by as much
+MODE_TV = 0.05
+LINEARIZATION_NATS = 0.5  # log-likelihood error that a linearized posterior may have
+KHAT = 0.7  # Vehtari et al. (2024): least reliable shape of importance weights, many draws
+IMPORTANCE_ESS = 100.0  # weighted draws whose mean is known to a tenth of a standard deviation
+EVIDENCE_NATS = 0.1  # difference of log evidences that matters
+EVIDENCE_ERRORS = 3.0  # standard errors that make a difference of log evidences one
+PROPOSAL_SHARE = 0.5  # effective share of the weighted draws that a good proposal leaves
+
+
+class Verdict(NamedTuple):
+    """One sentence, and how it is meant.
+
+    Attributes:
+        level: "conflict" (first of all), "warning", "good" or "note".
+        text: the sentence.
+    """
+
+    level: Literal["conflict", "warning", "good", "note"]
+    text: str
+
+
+def sampler_honesty(s: PosteriorSummary) -> list[Verdict]:
+    """Whether chains agree, and whether a linearization holds."""
+    found = []
+    if s.rhat > RHAT:
+        found.append(
+            Verdict(
+                "warning",
+                f"{s.method}: split R-hat {s.rhat:.3g} is above {RHAT}: its chains disagree, so "
+                "on a target with several modes the weights between them are not to be trusted.",
+            )
+        )
+    elif s.rhat != s.rhat and not s.independent:
+        found.append(
+            Verdict(
+                "warning",
+                f"{s.method}: a single chain has no R-hat, so nothing says whether it found all "
+                "modes; run at least four.",
+            )
+        )
+    elif s.rhat == s.rhat and s.ess < ESS_PER_RUN:
+        found.append(
+            Verdict(
+                "warning",
+                f"{s.method}: {s.ess:.0f} effective draws are few (want {ESS_PER_RUN:.0f}); run "
+                "longer before reading tails.",
+            )
+        )
+    elif s.rhat == s.rhat:
+        found.append(
+            Verdict("good", f"{s.method}: chains agree (R-hat {s.rhat:.3f}, ESS {s.ess:.0f}).")
+        )
+    if s.divergences:
+        found.append(Verdict("warning", f"{s.method}: {s.divergences} divergent transitions."))
+    if s.linearization_error > LINEARIZATION_NATS:
+        found.append(
+            Verdict(
+                "warning",
+                f"{s.method}: the forward operator bends over a bandwidth; at the components' "
+                f"means the log-likelihood is off by {s.linearization_error:.2g} nats, so its "
+                "weights and widths are approximate.",
+            )
+        )
+    elif s.linearization_error == s.linearization_error:
+        found.append(
+            Verdict(
+                "good",
+                f"{s.method}: the linearization holds at the components' means (log-likelihood "
+                f"off by {s.linearization_error:.2g} nats).",
+            )
+        )
+    return found
+
+
+def khat_limit(num_draws: int) -> float:
+    """The k-hat below which `num_draws` weighted draws can be believed (Vehtari et al., 2024)."""
+    return min(1 - 1 / math.log10(num_draws), KHAT)
+
+
+def is_corrected(s: PosteriorSummary) -> bool:
+    """Whether a posterior is a reliable importance correction."""
+    return s.importance_draws > 0 and s.khat < khat_limit(s.importance_draws)
+
+
+def has_failed(s: PosteriorSummary) -> bool:
+    """Whether a posterior is an importance correction that cannot be believed."""
+    return s.importance_draws > 0 and not is_corrected(s)
+
+
+def importance(summaries: Sequence[PosteriorSummary]) -> list[Verdict]:
+    """Whether importance weights can be believed, and what they say of the linearization."""
+    found = []
+    linearized = [s for s in summaries if s.linearization_error == s.linearization_error]
+    for s in (s for s in summaries if s.importance_draws):
+        effective = f"{s.importance_ess:,.0f} effective of {s.importance_draws:,} weighted draws"
+        limit = khat_limit(s.importance_draws)
+        if has_failed(s):
+            found.append(
+                Verdict(
+                    "warning",
+                    f"{s.method}: k-hat {s.khat:.2f} is above {limit:.2f}: a few draws carry the "
+                    "importance weights, so the correction does not vouch for the linearized "
+                    f"posterior, and its evidence is not to be trusted ({effective}).",
+                )
+            )
+            continue
+        if s.importance_ess < IMPORTANCE_ESS:
+            found.append(
+                Verdict(
+                    "warning",
+                    f"{s.method}: k-hat {s.khat:.2f} is below {limit:.2f}, but {effective} are few "
+                    f"(want {IMPORTANCE_ESS:.0f}); take more of them.",
+                )
+            )
+        else:
+            found.append(
+                Verdict(
+                    "good",
+                    f"{s.method}: the importance weights can be believed (k-hat {s.khat:.2f}, "
+                    f"below {limit:.2f}; {effective}).",
+                )
+            )
+        found += [_proposal(base, s) for base in linearized]
+    return found
+
+
+def _proposal(base: PosteriorSummary, corrected: PosteriorSummary) -> Verdict:
+    """What a reliable correction says of the linearized posterior it started from."""
+    difference = base.log_evidence - corrected.log_evidence
+    error = EVIDENCE_ERRORS * corrected.log_evidence_error
+    share = corrected.importance_ess / corrected.importance_draws
+    reasons = []
+    if abs(difference) > max(error, EVIDENCE_NATS):
+        reasons.append(
+            f"its log evidence is off by {difference:+.2f} (standard error "
+            f"{corrected.log_evidence_error:.3f})"
+        )
+    if share < PROPOSAL_SHARE:
+        reasons.append(f"weighting leaves {100 * share:.0f} % of its draws effective")
+    if reasons:
+        return Verdict(
+            "note",
+            f"{corrected.method} corrects {base.method}: {' and '.join(reasons)}.",
+        )
+    return Verdict(
+        "good",
+        f"{corrected.method} vouches for {base.method}: its log evidence is off by "
+        f"{difference:+.2f} (standard error {corrected.log_evidence_error:.3f}), and weighting "
+        f"leaves {100 * share:.0f} % of its draws effective.",
+    )
+
+
+def mode_weights(s: PosteriorSummary) -> list[Verdict]:
+    """Whether the chains agree on the weights between the modes."""
+    if s.mode_rhat != s.mode_rhat:
+        return []
+    trips = "" if s.round_trips != s.round_trips else f", {s.round_trips:.0f} round trips"
+    numbers = f"mode R-hat {s.mode_rhat:.3f}, mode ESS {s.mode_ess:.0f}{trips}"
+    if modes_disagree(s):
+        return [
+            Verdict(
+                "warning",
+                f"{s.method}: its chains disagree on how much weight each example has, by up to "
+                f"{s.between_chain_tv:.2f} in total variation from their mean ({numbers}); run it "
+                "longer, or a method that moves between modes (smc, mode-jump), or compare with a "
+                "closed form.",
+            )
+        ]
+    if s.mode_ess < ESS_PER_RUN:
+        return [
+            Verdict(
+                "warning",
+                f"{s.method}: its chains change between examples too seldom for weights that can "
+                f"be relied on ({numbers}; want an ESS of {ESS_PER_RUN:.0f}).",
+            )
+        ]
+    return [
+        Verdict(
+            "good",
+            f"{s.method}: its chains agree on the weights of the examples, within "
+            f"{s.between_chain_tv:.2f} in total variation ({numbers}).",
+        )
+    ]
+
+
+def modes_disagree(s: PosteriorSummary) -> bool:
+    return s.mode_rhat > RHAT and s.between_chain_tv > MODE_TV
