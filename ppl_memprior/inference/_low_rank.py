@@ -57,8 +57,8 @@ def low_rank(
 
         1/2 tr(E^T S_Q^-1 E) + 1/2 |E^T S_Q^-1 r|^2,
 
-    the first for the determinant, estimated by random probes (Hutchinson), the second for the
-    quadratic form. Each round adds E^T S_Q^-1 r and E^T E applied to the probes to Q.
+    the first for the determinant, estimated by random probes (Hutchinson) and raised by two
+    standard errors, the second for the quadratic form. Each round adds E^T S_Q^-1 r and E^T E applied to the probes to Q.
 
     Args:
         products: products with B.
@@ -84,7 +84,7 @@ def low_rank(
         pushed = products.push(found.outside(np.asarray(probes)))
         weighted, pulling = found.solve(pushed), found.solve(r[None])
         candidates = found.outside(products.pull(np.concatenate([pulling, pushed[: block - 1]])))
-        trace = float(np.mean(np.einsum("im,im->i", pushed, weighted, dtype=np.float64)))
+        trace = _upper_mean(np.einsum("im,im->i", pushed, weighted, dtype=np.float64))
         error = 0.5 * trace + 0.5 * float(np.sum(candidates[0].astype(np.float64) ** 2))
         room = min(max_rank, num_model) - found.rank
         if error <= max(accuracy, found.rounding(pulling)) or room <= 0:
@@ -94,6 +94,11 @@ def low_rank(
             return LowRank(found.spectrum(), error)
         found.append(new, products.push(new))
         rounds += 1
+
+
+def _upper_mean(values: Array) -> float:
+    """The mean of random values, raised by two of its standard errors."""
+    return float(np.mean(values) + 2 * np.std(values, ddof=len(values) > 1) / len(values) ** 0.5)
 
 
 class _Factors:
