@@ -10,35 +10,35 @@ Rayleigh quotient.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from numpy.typing import NDArray
 
 from ppl_memprior.inference._component_prior import ComponentPrior
 from ppl_memprior.inference._whitened import WhitenedComponents
 
 STEPS = 4
-
-
-class Bound(NamedTuple):
-    """What is known of a component from a few products; scalars.
-
-    Attributes:
-        log_evidence: upper bound on the linearized log-evidence, without the normalizer.
-        misfit: squared norm of the whitened residual at the component's mean.
-    """
-
-    log_evidence: jax.Array
-    misfit: jax.Array
-
-
 FORWARD_EVALUATIONS = 1
 GRADIENT_EVALUATIONS = 2 * STEPS - 1
 
 
-def evidence_bound(components: WhitenedComponents, prior: ComponentPrior) -> Bound:
-    """Bound one component; inside `jit` and `vmap`.
+class FirstLook(NamedTuple):
+    """What a few products say of a component.
+
+    Attributes:
+        bidiagonal: L, shape (STEPS, STEPS).
+        misfit: squared norm of the whitened residual r at the component's mean.
+    """
+
+    bidiagonal: jax.Array
+    misfit: jax.Array
+
+
+def first_look(components: WhitenedComponents, prior: ComponentPrior) -> FirstLook:
+    """Bidiagonalize one component; inside `jit` and `vmap`.
 
     Args:
         components: the problem's.
@@ -50,7 +50,6 @@ def evidence_bound(components: WhitenedComponents, prior: ComponentPrior) -> Bou
     def push(v: jax.Array) -> jax.Array:
         return -jax.jvp(lambda z: components.residual(prior, z), (origin,), (v,))[1]
 
-    misfit = jnp.sum(r**2)
     u = [_unit(r)[0]]
     v: list[jax.Array] = []
     bidiagonal = jnp.zeros((STEPS, STEPS), r.dtype)
@@ -62,9 +61,16 @@ def evidence_bound(components: WhitenedComponents, prior: ComponentPrior) -> Bou
         along, length = _unit(_outside(-pull(u[-1])[0], v))
         v.append(along)
         bidiagonal = bidiagonal.at[i, i].set(length)
-    left, s, _ = jnp.linalg.svd(bidiagonal)
-    quadratic = misfit * jnp.sum(left[0] ** 2 / (1 + s**2))
-    return Bound(-0.5 * (quadratic + jnp.sum(jnp.log1p(s**2))), misfit)
+    return FirstLook(bidiagonal, jnp.sum(r**2))
+
+
+def evidence_bound(misfit: NDArray[Any], bidiagonal: NDArray[Any]) -> float:
+    """Upper bound on the log-evidence, without the normalizer; NaN for what is not finite."""
+    if not (np.isfinite(misfit) and np.isfinite(bidiagonal).all()):
+        return float("nan")
+    left, s, _ = np.linalg.svd(bidiagonal.astype(np.float64))
+    quadratic = float(misfit) * np.sum(left[0] ** 2 / (1 + s**2))
+    return -0.5 * float(quadratic + np.sum(np.log1p(s**2)))
 
 
 def _unit(vector: jax.Array) -> tuple[jax.Array, jax.Array]:

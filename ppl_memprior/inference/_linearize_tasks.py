@@ -46,19 +46,19 @@ class BoundTask:
     def prepare(self, problem: InverseProblem) -> Batch:
         """Compile the bound; see `ExampleTask`."""
         components = WhitenedComponents(problem)
-        bound = jax.jit(jax.vmap(lambda prior: _bounds.evidence_bound(components, prior)))
+        look = jax.jit(jax.vmap(lambda prior: _bounds.first_look(components, prior)))
 
         def work(indices: NDArray[Any]) -> list[dict[str, NDArray[Any]]]:
-            found = bound(jax.tree.map(lambda leaf: leaf[indices], components.priors))
-            log_evidence, misfit = np.asarray(found.log_evidence), np.asarray(found.misfit)
+            found = look(jax.tree.map(lambda leaf: leaf[indices], components.priors))
+            misfits, matrices = np.asarray(found.misfit), np.asarray(found.bidiagonal)
             return [
                 {
-                    "log_evidence": log_evidence[i],
-                    "misfit": misfit[i],
+                    "log_evidence": np.asarray(_bounds.evidence_bound(misfit, matrix)),
+                    "misfit": misfit,
                     "forward_evaluations": np.asarray(_bounds.FORWARD_EVALUATIONS),
                     "gradient_evaluations": np.asarray(_bounds.GRADIENT_EVALUATIONS),
                 }
-                for i in range(len(indices))
+                for misfit, matrix in zip(misfits, matrices, strict=True)
             ]
 
         return work
@@ -79,9 +79,14 @@ class DenseTask:
         """Compile the linearization of a batch; see `ExampleTask`."""
         components = WhitenedComponents(problem)
         products = min(components.num_model, components.num_data)
-        linearize_all = jax.jit(
-            jax.vmap(lambda prior: _linearize_dense(components, prior, self.iterations))
-        )
+
+        # One after the other: two batched LAPACK calls of one program can wait for each other's
+        # threads for ever (jaxlib 0.10), and components need not wait for the slowest to converge.
+        @jax.jit
+        def linearize_all(priors: ComponentPrior) -> _Found:
+            return jax.lax.map(
+                lambda prior: _linearize_dense(components, prior, self.iterations), priors
+            )
 
         def work(indices: NDArray[Any]) -> list[dict[str, NDArray[Any]]]:
             priors = jax.tree.map(lambda leaf: leaf[indices], components.priors)

@@ -58,7 +58,8 @@ def low_rank(
         1/2 tr(E^T S_Q^-1 E) + 1/2 |E^T S_Q^-1 r|^2,
 
     the first for the determinant, estimated by random probes (Hutchinson) and raised by two
-    standard errors, the second for the quadratic form. Each round adds E^T S_Q^-1 r and E^T E applied to the probes to Q.
+    standard errors, the second for the quadratic form. Each round adds E^T S_Q^-1 r and E^T E
+    applied to the probes to Q.
 
     Args:
         products: products with B.
