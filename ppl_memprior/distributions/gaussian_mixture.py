@@ -302,14 +302,22 @@ def _log_density(queries: jax.Array, *tables: jax.Array) -> jax.Array:
         logits = _component_logits(query, *tables)
         return jax.nn.logsumexp(logits) - 0.5 * locs.shape[1] * math.log(2 * math.pi)
 
-    return map_queries(one, locs.size, queries)
+    return map_queries(one, _elements_per_query(*tables), queries)
 
 
 @jax.jit
 def _responsibilities(queries: jax.Array, *tables: jax.Array) -> jax.Array:
     return map_queries(
-        lambda query: jax.nn.softmax(_component_logits(query, *tables)), tables[0].size, queries
+        lambda query: jax.nn.softmax(_component_logits(query, *tables)),
+        _elements_per_query(*tables),
+        queries,
     )
+
+
+def _elements_per_query(*tables: jax.Array) -> int:
+    """Differences and coordinates of all components; the directions are shared by all queries."""
+    locs, _, _, direction_scales, _ = tables
+    return locs.size + direction_scales.size
 
 
 @jax.jit

@@ -66,14 +66,13 @@ def gaussian_update(spectrum: Spectrum) -> GaussianUpdate:
 
 def dense_spectrum(b: jax.Array, r: jax.Array) -> Spectrum:
     """The spectrum of a matrix (m, d) and data (m,); a QR factorization reduces the tall side."""
-    if b.shape[0] >= b.shape[1]:
-        q, triangle = jnp.linalg.qr(b)
-        u, s, vt = jnp.linalg.svd(triangle, full_matrices=False)
-        left = q @ u
-    else:
+    if b.shape[0] <= b.shape[1]:
         q, triangle = jnp.linalg.qr(b.T)
         v, s, ut = jnp.linalg.svd(triangle, full_matrices=False)
-        vt, left = (q @ v).T, ut.T
+        return Spectrum(s, (q @ v).T, ut @ r, jnp.zeros((), r.dtype))
+    q, triangle = jnp.linalg.qr(b)
+    u, s, vt = jnp.linalg.svd(triangle, full_matrices=False)
+    left = q @ u
     coefficients = r @ left
     rest = r - left @ coefficients
     # once more: what rounding left along U weighs 1 here, and 1 / (1 + s^2) where it belongs
