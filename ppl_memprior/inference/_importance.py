@@ -55,6 +55,8 @@ def in_order_of_importance(
                 total = np.logaddexp(total, log_weights[n] + float(result["log_evidence"]))
             others = upper[order[len(results) :]]
             rest = np.logaddexp.reduce(others) if len(others) else -np.inf
-            share = float(np.exp(rest - total)) if rest > -np.inf else 0.0
+            share = (
+                float(np.exp(min(rest - total, 700.0))) if rest > -np.inf else 0.0
+            )  # or overflow
             bar.update(len(batch))
     return results, share

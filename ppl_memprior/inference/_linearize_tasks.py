@@ -82,18 +82,13 @@ class DenseTask:
 
         # One after the other: two batched LAPACK calls of one program can wait for each other's
         # threads for ever (jaxlib 0.10), and components need not wait for the slowest to converge.
-        @jax.jit
-        def linearize_all(priors: ComponentPrior) -> _Found:
-            return jax.lax.map(
-                lambda prior: _linearize_dense(components, prior, self.iterations), priors
-            )
+        linearize_one = jax.jit(lambda prior: _linearize_dense(components, prior, self.iterations))
 
         def work(indices: NDArray[Any]) -> list[dict[str, NDArray[Any]]]:
-            priors = jax.tree.map(lambda leaf: leaf[indices], components.priors)
-            both = jax.tree.map(np.asarray, (priors, linearize_all(priors)))
             results = []
-            for i in range(len(indices)):
-                prior, one = jax.tree.map(lambda leaf, i=i: leaf[i], both)
+            for n in indices:
+                prior = components.component(int(n))
+                one: _Found = jax.tree.map(np.asarray, linearize_one(prior))
                 linearizations = int(one.mode.iterations) + 1
                 counts = {
                     "forward_evaluations": linearizations + int(one.mode.forward_evaluations) + 1,

@@ -10,7 +10,15 @@ import numpyro.distributions as dist
 import pytest
 from scipy import special, stats
 
-from ppl_memprior import DiffusionMixturePrior, InverseProblem, linearize
+from ppl_memprior import (
+    DiffusionMixturePrior,
+    InverseProblem,
+    LowRankGaussianMixture,
+    linearize,
+    lookup,
+)
+from ppl_memprior.comparison.convert import _bandwidth
+from ppl_memprior.comparison.run import check_methods
 
 D, SIGMA = 12, 0.5
 
@@ -62,3 +70,25 @@ def test_two_updates_are_the_joint_update(dtype, tolerance):
         for v, t in zip(rows, scales, strict=True):
             covariance = SIGMA**2 * (np.eye(D) - v.T @ v) + (v.T * t**2) @ v
             np.testing.assert_allclose(covariance, gain, atol=tolerance)
+
+
+def test_other_methods_take_a_posterior_as_prior_or_refuse():
+    mixture = LowRankGaussianMixture(
+        [[0.0, 0.0], [1.0, 1.0]], 0.5, [[[1.0, 0.0]], [[0.0, 1.0]]], [[0.1], [0.2]], [0.0, -1.0]
+    )
+
+    def model(data=None):
+        x = numpyro.sample("x", mixture)
+        numpyro.sample("y", dist.Normal(x, 0.5).to_event(1), obs=data)
+
+    problem = InverseProblem(model, data=jnp.asarray([0.2, 0.1]))
+    np.testing.assert_array_equal(problem.examples, mixture.locs)
+    expected = special.log_softmax([0.0, -1.0]) + [
+        stats.norm(x, 0.5).logpdf([0.2, 0.1]).sum() for x in np.asarray(mixture.locs)
+    ]
+    posterior = lookup(problem)
+    np.testing.assert_allclose(posterior.log_weights, special.log_softmax(expected), rtol=1e-4)
+    check_methods(problem, ["lookup", "linearized", "nuts"])
+    with pytest.raises(ValueError, match="dps needs a prior with a denoiser"):
+        check_methods(problem, ["dps"])
+    assert _bandwidth(problem) == {"bandwidth": 0.5}
