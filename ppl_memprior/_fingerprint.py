@@ -42,11 +42,9 @@ def problem_fingerprint(problem: InverseProblem) -> str:
 
 def _digest(problem: InverseProblem) -> str:
     examples = problem.examples
-    parts: list[Any] = [
-        examples,
-        problem.prior.log_weights,
-        getattr(problem.prior, "sigma", 0.0),
-    ]
+    parts: list[Any] = [examples, problem.prior.log_weights]
+    for name in ("sigma", "scale", "directions", "direction_scales"):
+        parts += [name, getattr(problem.prior, name, 0.0)]
     for name, value in problem.data.items():
         parts += [name, value]
     parts.append(repr((problem.prior_name, problem.observed, problem.extra_latents)))

@@ -20,9 +20,13 @@ from numpyro import handlers
 from ppl_memprior._gaussian_site import GaussianSite, gaussian_site
 from ppl_memprior._jaxpr import dependent_outputs
 from ppl_memprior._prior_site import ReplaceDistribution, distribution_at
-from ppl_memprior.distributions import DiffusionMixturePrior, MemorizedPrior
+from ppl_memprior.distributions import (
+    DiffusionMixturePrior,
+    LowRankGaussianMixture,
+    MemorizedPrior,
+)
 
-Prior = MemorizedPrior | DiffusionMixturePrior
+Prior = MemorizedPrior | DiffusionMixturePrior | LowRankGaussianMixture
 
 # NumPyro's stack of effect handlers is one for all threads: two models that run at once would see
 # each other's sites. Compiled functions do not come here any more.
@@ -30,15 +34,16 @@ _RUNNING_A_MODEL = threading.RLock()
 
 
 class InverseProblem:
-    """A NumPyro model with a memorized or diffusion-mixture prior, read once.
+    """A NumPyro model with a memorized or Gaussian-mixture prior, read once.
 
-    The model has one latent site whose distribution is a `MemorizedPrior` or a
-    `DiffusionMixturePrior` (the prior's site, of event shape `event_shape`) and at least one
-    observed site that depends on it. Observed sites may be `Normal` or `MultivariateNormal`,
-    also inside `Independent`, masked, scaled and in plates; these give a whitened residual.
-    With any other observed site, or `numpyro.factor`, there is still a log-likelihood, and the
-    methods that need a residual say so. Observed sites that do not depend on the prior's site
-    (a noise scale fixed with `numpyro.handlers.condition`, say) are constants, not data.
+    The model has one latent site whose distribution is a `MemorizedPrior`, a
+    `DiffusionMixturePrior` or a `LowRankGaussianMixture`, such as an earlier posterior (the
+    prior's site, of event shape `event_shape`), and at least one observed site that depends on it.
+    Observed sites may be `Normal` or `MultivariateNormal`, also inside `Independent`, masked,
+    scaled and in plates; these give a whitened residual. With any other observed site, or
+    `numpyro.factor`, there is still a log-likelihood, and the methods that need a residual say so.
+    Observed sites that do not depend on the prior's site (a noise scale fixed with
+    `numpyro.handlers.condition`, say) are constants, not data.
 
     Reading traces the model abstractly: no forward solve is made.
 
@@ -90,7 +95,10 @@ class InverseProblem:
 
     @property
     def examples(self) -> jax.Array:
-        """The training examples as they stand in the prior's site, shape (N, *event_shape)."""
+        """The examples as they stand in the prior's site, shape (N, *event_shape).
+
+        The stored ones of a `MemorizedPrior`, else the means of the prior's components.
+        """
         if isinstance(self.prior, MemorizedPrior):
             return jnp.asarray(self.prior.examples)
         return self.prior.component_means
@@ -350,7 +358,7 @@ def _the_prior_site(structure: dict[str, Any]) -> str:
     listed = ", ".join(f"{name!r} ({_describe(fn)})" for name, fn in latents.items()) or "none"
     if len(supported) > 1:
         raise ValueError(
-            f"the model has {len(supported)} sites with a memorized or diffusion-mixture prior, "
+            f"the model has {len(supported)} sites with a memorized or Gaussian-mixture prior, "
             f"{', '.join(map(repr, supported))}; one is supported: condition on the others with "
             "numpyro.handlers.condition"
         )
@@ -360,8 +368,8 @@ def _the_prior_site(structure: dict[str, Any]) -> str:
             "prior itself, outside plates and handlers.mask"
         )
     raise ValueError(
-        "the model has no latent site with a MemorizedPrior or DiffusionMixturePrior; its latent "
-        f"sites are: {listed}"
+        "the model has no latent site with a MemorizedPrior, DiffusionMixturePrior or "
+        f"LowRankGaussianMixture; its latent sites are: {listed}"
     )
 
 

@@ -22,7 +22,7 @@ from jax.typing import ArrayLike
 from ppl_memprior._files import complete_or_nothing
 from ppl_memprior._progress import map_in_batches
 from ppl_memprior.diagnostics import nearest_examples
-from ppl_memprior.distributions import MemorizedPrior
+from ppl_memprior.distributions import LowRankGaussianMixture, MemorizedPrior
 from ppl_memprior.problem import InverseProblem
 
 FIELD_DIMS = ("depth", "distance")
@@ -135,6 +135,8 @@ def to_datatree(
 def _bandwidth(problem: InverseProblem) -> dict[str, float]:
     if isinstance(problem.prior, MemorizedPrior):
         return {"bandwidth": 0.0}
+    if isinstance(problem.prior, LowRankGaussianMixture):
+        return {"bandwidth": float(problem.prior.scale)}
     return {} if problem.extra_latents else {"bandwidth": float(problem.prior.sigma)}
 
 

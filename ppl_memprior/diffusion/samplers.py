@@ -15,7 +15,7 @@ import numpy as np
 from ppl_memprior._progress import scan_with_progress
 from ppl_memprior.diffusion.guidance import dps_guidance, guidance_scale
 from ppl_memprior.diffusion.noise import levels_for
-from ppl_memprior.distributions import DiffusionMixturePrior
+from ppl_memprior.distributions import DiffusionMixturePrior, LowRankGaussianMixture
 from ppl_memprior.problem import InverseProblem
 
 
@@ -68,7 +68,8 @@ def dps(
         `DpsResult`. The draws approximate the posterior; how well, only a comparison says.
 
     Raises:
-        ValueError: extra latent sites, or noise that is not Gaussian.
+        ValueError: extra latent sites, noise that is not Gaussian, or a prior without a denoiser
+            (`LowRankGaussianMixture`).
 
     Source: Chung et al. (2023), algorithm 1, in variance-exploding form.
     """
@@ -121,5 +122,10 @@ def dps(
 
 def check_dps(problem: InverseProblem) -> None:
     """Raise a `ValueError` for a problem that `dps` cannot take."""
+    if isinstance(problem.prior, LowRankGaussianMixture):
+        raise ValueError(
+            "dps needs a prior with a denoiser, a MemorizedPrior or a DiffusionMixturePrior; a "
+            "LowRankGaussianMixture has none. Take linearize(problem) or nuts"
+        )
     problem.require_no_extra_latents("dps")
     problem.require_residual("dps")

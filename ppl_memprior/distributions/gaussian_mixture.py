@@ -55,7 +55,8 @@ class LowRankGaussianMixture(Distribution):
     Args:
         locs: means m_n, shape (N, *event), finite; scalar events where the shape is (N,).
         scale: s, a positive scalar, in the unit of the locations.
-        directions: shape (N, k, *event) with orthonormal rows, k at most the size of an event.
+        directions: shape (N, k, *event) with orthonormal rows, k at most the size of an event. A
+            component with fewer directions than others has rows of zeros, whose scale is s.
         direction_scales: t_n, shape (N, k), positive, in the unit of the locations.
         log_weights: shape (N,), normalised here; minus infinity for a weight of zero. Equal by
             default.
@@ -64,7 +65,7 @@ class LowRankGaussianMixture(Distribution):
     Raises:
         TypeError: if an argument is not an array of real numbers.
         ValueError: if a shape does not fit, a value is out of range, or the directions are not
-            orthonormal. Traced values cannot be looked at.
+            orthonormal (or zero, of another scale than s). Traced values cannot be looked at.
     """
 
     arg_constraints = {
@@ -112,6 +113,7 @@ class LowRankGaussianMixture(Distribution):
             "direction_scales", self.direction_scales, (num, rank), "one scale per direction"
         )
         _checks.require_positive("direction_scales", self.direction_scales)
+        _check_unused(self.directions, self.direction_scales, self.scale)
         if log_weights is None:
             self.log_weights = _checks.uniform_log_weights(num, self.locs)
         else:
@@ -146,6 +148,11 @@ class LowRankGaussianMixture(Distribution):
         return _with_event_axes(self.scale, 1 + self.event_dim) ** 2 * outside + along
 
     @property
+    def component_stddevs(self) -> jax.Array:
+        """Marginal standard deviations of the components, shape (N, *event)."""
+        return jnp.sqrt(self.component_variances)
+
+    @property
     def mean(self) -> jax.Array:
         """Mean of the mixture, shape (*event)."""
         mean, _ = weighted_moments(self.log_weights, self.locs, self.event_dim)
@@ -157,6 +164,11 @@ class LowRankGaussianMixture(Distribution):
         _, between = weighted_moments(self.log_weights, self.locs, self.event_dim)
         within, _ = weighted_moments(self.log_weights, self.component_variances, self.event_dim)
         return jnp.broadcast_to(within + between, self.shape())
+
+    @property
+    def stddev(self) -> jax.Array:
+        """Standard deviation of each entry under the mixture, shape (*event)."""
+        return jnp.sqrt(self.variance)
 
     def sample(self, key: jax.Array | None, sample_shape: tuple[int, ...] = ()) -> jax.Array:
         """Draw values of shape (*sample, *event)."""
@@ -235,8 +247,9 @@ def _checked_directions(directions: ArrayLike, num: int, event_shape: tuple[int,
     _checks.require_finite("directions", array)
     if not isinstance(array, jax.core.Tracer):
         rows = np.asarray(array).reshape(num, rank, math.prod(event_shape))
+        used = np.any(rows != 0, axis=2)
         gram = rows @ rows.swapaxes(1, 2)
-        error = float(np.max(np.abs(gram - np.eye(rank)), initial=0.0))
+        error = float(np.max(np.abs(gram - used[:, None] * np.eye(rank)), initial=0.0))
         if error > _ORTHONORMAL_TOLERANCE:
             raise ValueError(
                 f"the {rank} directions of a component must be orthonormal, but an inner product "
@@ -244,6 +257,18 @@ def _checked_directions(directions: ArrayLike, num: int, event_shape: tuple[int,
                 "directions[n] flattened to (k, d), say."
             )
     return array
+
+
+def _check_unused(directions: jax.Array, direction_scales: jax.Array, scale: jax.Array) -> None:
+    if any(isinstance(a, jax.core.Tracer) for a in (directions, direction_scales, scale)):
+        return
+    rows = np.asarray(directions)
+    unused = ~np.any(rows != 0, axis=tuple(range(2, rows.ndim)))
+    if np.any(np.asarray(direction_scales)[unused] != np.asarray(scale)):
+        raise ValueError(
+            "a direction of zeros stands for one that a component does not have; give it the "
+            f"direction scale {np.asarray(scale)}, which is that of all components."
+        )
 
 
 def _with_event_axes(array: jax.Array, event_dim: int) -> jax.Array:
@@ -277,14 +302,22 @@ def _log_density(queries: jax.Array, *tables: jax.Array) -> jax.Array:
         logits = _component_logits(query, *tables)
         return jax.nn.logsumexp(logits) - 0.5 * locs.shape[1] * math.log(2 * math.pi)
 
-    return map_queries(one, locs.size, queries)
+    return map_queries(one, _elements_per_query(*tables), queries)
 
 
 @jax.jit
 def _responsibilities(queries: jax.Array, *tables: jax.Array) -> jax.Array:
     return map_queries(
-        lambda query: jax.nn.softmax(_component_logits(query, *tables)), tables[0].size, queries
+        lambda query: jax.nn.softmax(_component_logits(query, *tables)),
+        _elements_per_query(*tables),
+        queries,
     )
+
+
+def _elements_per_query(*tables: jax.Array) -> int:
+    """Differences and coordinates of all components; the directions are shared by all queries."""
+    locs, _, _, direction_scales, _ = tables
+    return locs.size + direction_scales.size
 
 
 @jax.jit

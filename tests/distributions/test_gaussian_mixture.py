@@ -161,3 +161,23 @@ def test_bad_arguments(changes, error, message):
         LowRankGaussianMixture(**arguments)
     with pytest.raises(error, match=message):
         jax.jit(lambda: LowRankGaussianMixture(**arguments).mean)()
+
+
+def test_missing_directions_are_rows_of_zeros():
+    """Components of fewer directions: density, moments and draws as without the empty rows."""
+    params = parameters()
+    padded = {
+        **params,
+        "directions": np.concatenate([params["directions"], np.zeros((NUM, 3, *EVENT))], 1),
+        "direction_scales": np.concatenate([params["direction_scales"], np.full((NUM, 3), 0.9)], 1),
+    }
+    few, many = LowRankGaussianMixture(**params), LowRankGaussianMixture(**padded)
+    values = np.random.default_rng(1).normal(size=(5, *EVENT)) * 0.5
+    np.testing.assert_allclose(many.log_prob(values), few.log_prob(values), rtol=1e-5)
+    np.testing.assert_allclose(many.variance, few.variance, rtol=1e-5)
+    np.testing.assert_allclose(many.stddev, np.sqrt(few.variance), rtol=1e-5)
+    key = jax.random.key(0)
+    np.testing.assert_allclose(many.sample(key, (4,)), few.sample(key, (4,)), atol=1e-5)
+    padded["direction_scales"][0, -1] = 0.5
+    with pytest.raises(ValueError, match="a direction of zeros.*direction scale 0.[89]"):
+        LowRankGaussianMixture(**padded)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +13,8 @@ import pytest
 from scipy import special, stats
 
 from ppl_memprior import DiffusionMixturePrior, InverseProblem, linearize
+from ppl_memprior.forward import stylized
+from ppl_memprior.inference._gaussian_update import dense_spectrum, gaussian_update
 
 
 # Total variation to quadrature of the mixture whose weights include the determinant, to three
@@ -19,10 +23,10 @@ from ppl_memprior import DiffusionMixturePrior, InverseProblem, linearize
     ("observation", "sigma", "expected"),
     [
         (0.0, 0.5, 0.119),
-        (0.0, 0.3, 0.038),
-        (3.0, 0.5, 0.453),
-        (3.0, 0.3, 0.330),
         (0.0, 0.05, 0.0018),
+        pytest.param(0.0, 0.3, 0.038, marks=pytest.mark.slow),
+        pytest.param(3.0, 0.5, 0.453, marks=pytest.mark.slow),
+        pytest.param(3.0, 0.3, 0.330, marks=pytest.mark.slow),
     ],
 )
 def test_stylized_problem(cubic_problem, cubic_quadrature, observation, sigma, expected):
@@ -31,6 +35,72 @@ def test_stylized_problem(cubic_problem, cubic_quadrature, observation, sigma, e
     density = np.exp(np.asarray(jax.vmap(posterior.log_prob)(exact.grid), float))
     digits = 4 if expected < 0.01 else 3
     assert round(exact.total_variation(density), digits) == expected
+
+
+def iterated_variation(problem, exact):
+    posterior = linearize(problem, iterations=50)
+    assert np.all(posterior.report.converged)
+    density = np.exp(np.asarray(jax.vmap(posterior.log_prob)(exact.grid), float))
+    return exact.total_variation(density)
+
+
+# The same with every component linearized at its mode: again the method's own error.
+@pytest.mark.parametrize(
+    ("observation", "sigma", "expected"),
+    [
+        (3.0, 0.5, 0.031),
+        pytest.param(0.0, 0.5, 0.032, marks=pytest.mark.slow),
+        pytest.param(0.0, 0.3, 0.025, marks=pytest.mark.slow),
+        pytest.param(3.0, 0.3, 0.032, marks=pytest.mark.slow),
+        pytest.param(0.0, 0.05, 0.0019, marks=pytest.mark.slow),
+    ],
+)
+def test_iterated_stylized_problem(cubic_problem, cubic_quadrature, observation, sigma, expected):
+    exact = cubic_quadrature(observation, sigma)
+    variation = iterated_variation(cubic_problem(observation, sigma), exact)
+    assert variation <= expected + (5e-5 if expected < 0.01 else 5e-4)  # as rounded there
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("observation", "sigma"),
+    [
+        *itertools.product([(0.0, 0.0), (2.0, 1.0)], stylized.BANDWIDTHS),
+        ((-1.5, 0.5), 0.3),
+        ((-1.5, 0.5), 0.05),
+        pytest.param(
+            (-1.5, 0.5),
+            0.5,
+            marks=pytest.mark.xfail(reason="0.063, and 0.050 without iterating: curved modes"),
+        ),
+    ],
+)
+def test_iterating_does_no_harm_in_two_dimensions(observation, sigma):
+    examples = np.asarray(stylized.EXAMPLES_2D)
+    prior = DiffusionMixturePrior(jnp.asarray(examples, jnp.float32), sigma)
+
+    def model(data=None):
+        x = numpyro.sample("x", prior)
+        noise = dist.Normal(stylized.quadratic(x), stylized.NOISE).to_event(1)
+        numpyro.sample("y", noise, obs=data)
+
+    # the cells are a seventh of the noise wide and less; the bandwidths' tails lie inside
+    axes = [np.linspace(-5, 7, 901), np.linspace(-5, 5, 901)]
+    grid = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 2)
+    squared = np.sum((grid[:, None] - examples) ** 2, -1) / sigma**2
+    first, second = grid.T
+    image = np.stack([first + 0.3 * first * second, second + 0.2 * first**2], -1)
+    misfit = np.sum((image - observation) ** 2, -1) / stylized.NOISE**2
+    log_joint = special.logsumexp(-0.5 * squared, axis=1) - 0.5 * misfit
+    exact = special.softmax(log_joint)
+    problem = InverseProblem(model, data=jnp.asarray(observation))
+
+    def variation(posterior):
+        log_prob = np.asarray(jax.jit(posterior.log_prob)(jnp.asarray(grid, jnp.float32)), float)
+        return 0.5 * np.abs(special.softmax(log_prob) - exact).sum()
+
+    plain, iterated = variation(linearize(problem)), variation(linearize(problem, iterations=50))
+    assert iterated <= plain + 1e-3
 
 
 @pytest.mark.parametrize(("d", "m"), [(3, 6), (6, 3), (4, 4)])
@@ -116,3 +186,55 @@ def test_refuses_what_it_cannot_take(cubic_problem):
 
     with pytest.raises(ValueError, match="linearize needs a residual, and site 'y' has Cauchy"):
         linearize(InverseProblem(heavy_tails, data=1.0))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_stable_at_extreme_scales(dtype):
+    """Bandwidth and noise from 1e-6 to 1e6 of the scale: B from 1e-12 to 1e12, by known factors."""
+    rng = np.random.default_rng(0)
+    with jax.enable_x64(dtype is np.float64):
+        update = jax.jit(lambda b, r: gaussian_update(dense_spectrum(b, r)))
+        for m, d in ((6, 4), (4, 6)):
+            u = np.linalg.qr(rng.normal(size=(m, 4)))[0]
+            v = np.linalg.qr(rng.normal(size=(d, 4)))[0]
+            for exponent in (-12, -6, 0, 6, 12):
+                s = 10.0**exponent * np.array([3.0, 1.0, 0.3, 0.1])
+                c = rng.normal(size=4) * np.hypot(1, s)  # what the model expects of the data
+                found = update(jnp.asarray((u * s) @ v.T, dtype), jnp.asarray(u @ c, dtype))
+                eps = float(np.finfo(dtype).eps)
+                # rounding of the given B and r turns them by eps, out of the range of B as well
+                lost = (20 * eps * np.linalg.norm(c)) ** 2 if m > d else 0.0
+                expected = -0.5 * np.sum((c / np.hypot(1, s)) ** 2 + np.log1p(s**2))
+                np.testing.assert_allclose(
+                    found.log_evidence, expected, rtol=500 * eps, atol=lost + 1e-30
+                )
+                mean = v @ (s / (1 + s**2) * c)
+                np.testing.assert_allclose(found.mean, mean, atol=500 * eps * np.abs(mean).max())
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"iterations": -1}, "iterations must be at least 0, got -1"),
+        ({"accuracy": 0.0}, "accuracy must be a positive number of nats, got 0.0"),
+        ({"max_rank": 0}, "max_rank must be at least 1, or None, got 0"),
+        ({"neglect": 1.0}, r"neglect must be in \[0, 1\), got 1.0"),
+        ({"neglect": float("nan")}, "neglect must be in"),
+    ],
+)
+def test_settings_out_of_range(cubic_problem, settings, message):
+    with pytest.raises(ValueError, match=message):
+        linearize(cubic_problem(0.0, 0.3), **settings)
+
+
+def test_no_data_and_singular_noise():
+    def model(mask, noise, data=None):
+        x = numpyro.sample("x", DiffusionMixturePrior(jnp.asarray([1.0, -1.0]), 0.1))
+        with numpyro.handlers.mask(mask=mask):
+            site = dist.Normal(x * jnp.ones(3), noise, validate_args=False)
+            numpyro.sample("y", site, obs=data)
+
+    with pytest.raises(ValueError, match=r"no data: the observed sites \['y'\] are empty or mask"):
+        linearize(InverseProblem(model, jnp.zeros(3, bool), 0.1, data=jnp.ones(3)))
+    with pytest.raises(ValueError, match="2 of 2 examples.*scale is zero or its covariance singu"):
+        linearize(InverseProblem(model, jnp.ones(3, bool), 0.0, data=jnp.zeros(3)))

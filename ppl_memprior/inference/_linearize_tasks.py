@@ -1,0 +1,256 @@
+"""The work of `linearize` on one component, in the form that `map_examples` distributes.
+
+`DenseTask` forms every Jacobian, `LowRankTask` needs products with it alone, and `BoundTask` says
+which components are worth either. All return, for each example, NumPy arrays by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import NDArray
+
+from ppl_memprior.inference import _bounds
+from ppl_memprior.inference._component_prior import ComponentPrior, posterior_directions
+from ppl_memprior.inference._gauss_newton import Mode, compiled_mode, stepwise_mode
+from ppl_memprior.inference._gaussian_update import (
+    GaussianUpdate,
+    Spectrum,
+    dense_spectrum,
+    gaussian_update,
+)
+from ppl_memprior.inference._low_rank import Products, low_rank
+from ppl_memprior.inference._whitened import WhitenedComponents
+from ppl_memprior.problem import InverseProblem
+
+BLOCK = 16  # products that go into one batch, and directions found at a time
+_SEED = 0  # of the random probes: example n at its i-th linearization always gets the same ones
+
+Batch = Callable[[NDArray[Any]], list[dict[str, NDArray[Any]]]]
+
+
+@dataclass(frozen=True)
+class BoundTask:
+    """Bound each component's log-evidence.
+
+    Results: `log_evidence`, `misfit`, and the counts of evaluations.
+    """
+
+    name: str = "bound"
+
+    def prepare(self, problem: InverseProblem) -> Batch:
+        """Compile the bound; see `ExampleTask`."""
+        components = WhitenedComponents(problem)
+        look = jax.jit(jax.vmap(lambda prior: _bounds.first_look(components, prior)))
+
+        def work(indices: NDArray[Any]) -> list[dict[str, NDArray[Any]]]:
+            found = look(jax.tree.map(lambda leaf: leaf[indices], components.priors))
+            misfits, matrices = np.asarray(found.misfit), np.asarray(found.bidiagonal)
+            return [
+                {
+                    "log_evidence": np.asarray(_bounds.evidence_bound(misfit, matrix)),
+                    "misfit": misfit,
+                    "forward_evaluations": np.asarray(_bounds.FORWARD_EVALUATIONS),
+                    "gradient_evaluations": np.asarray(_bounds.GRADIENT_EVALUATIONS),
+                }
+                for misfit, matrix in zip(misfits, matrices, strict=True)
+            ]
+
+        return work
+
+
+@dataclass(frozen=True)
+class DenseTask:
+    """Linearize by forming the Jacobian.
+
+    Attributes:
+        iterations: Gauss-Newton steps at most.
+    """
+
+    iterations: int
+    name: str = "linearize-dense"
+
+    def prepare(self, problem: InverseProblem) -> Batch:
+        """Compile the linearization of a batch; see `ExampleTask`."""
+        components = WhitenedComponents(problem)
+        products = min(components.num_model, components.num_data)
+
+        # One after the other: two batched LAPACK calls of one program can wait for each other's
+        # threads for ever (jaxlib 0.10), and components need not wait for the slowest to converge.
+        linearize_one = jax.jit(lambda prior: _linearize_dense(components, prior, self.iterations))
+
+        def work(indices: NDArray[Any]) -> list[dict[str, NDArray[Any]]]:
+            results = []
+            for n in indices:
+                prior = components.component(int(n))
+                one: _Found = jax.tree.map(np.asarray, linearize_one(prior))
+                linearizations = int(one.mode.iterations) + 1
+                counts = {
+                    "forward_evaluations": linearizations + int(one.mode.forward_evaluations) + 1,
+                    "gradient_evaluations": linearizations * products,
+                }
+                results.append(_result(prior, one, 0.0, counts))
+            return results
+
+        return work
+
+
+@dataclass(frozen=True)
+class LowRankTask:
+    """Linearize by products with the Jacobian, without forming it.
+
+    Attributes:
+        iterations: Gauss-Newton steps at most.
+        accuracy: error of each component's log-evidence to stop at, in nats.
+        max_rank: most directions of a component.
+    """
+
+    iterations: int
+    accuracy: float
+    max_rank: int
+    name: str = "linearize-low-rank"
+
+    def prepare(self, problem: InverseProblem) -> Batch:
+        """Compile the products; see `ExampleTask`."""
+        components = WhitenedComponents(problem)
+        block = min(BLOCK, components.num_model, components.num_data)
+
+        def work(indices: NDArray[Any]) -> list[dict[str, NDArray[Any]]]:
+            return [self._linearize(components, int(n), block) for n in indices]
+
+        return work
+
+    def _linearize(
+        self, components: WhitenedComponents, index: int, block: int
+    ) -> dict[str, NDArray[Any]]:
+        component = components.at(index, block)
+        key = jax.random.fold_in(jax.random.key(_SEED), index)
+
+        def linearize_at(z: NDArray[Any], before: _Linearized | None) -> _Linearized:
+            r, extrapolated = component.extrapolated_residual(z)
+            products = Products(
+                lambda vectors: component.push(z, vectors),
+                lambda vectors: component.pull(z, vectors),
+            )
+            found = low_rank(
+                products,
+                extrapolated,
+                components.num_model,
+                key=key,
+                block=block,
+                accuracy=self.accuracy,
+                max_rank=self.max_rank,
+                start=None if before is None else before.spectrum.directions,
+            )
+            return _linearized(z, r, found.spectrum, found.truncation_error)
+
+        def objective(z: NDArray[Any]) -> float:
+            return 0.5 * float(_squared(component.residual(z)) + _squared(z))
+
+        origin = np.zeros(components.num_model, components.dtype)
+        mode = stepwise_mode(linearize_at, objective, origin, self.iterations)
+        update, z = _posterior(mode, self.iterations)
+        mean = np.asarray(component.prior.at(jnp.asarray(z, components.dtype)))
+        found = _Found(mode, update, z, mean, _squared(component.residual(z)))
+        counts = {
+            "forward_evaluations": component.forward_evaluations,
+            "gradient_evaluations": component.gradient_evaluations,
+        }
+        return _result(component.prior, found, mode.linearized.truncation_error, counts)
+
+
+class _Linearized(NamedTuple):
+    """A component linearized at z, for the Gauss-Newton iteration."""
+
+    objective: Any  # |r(z)|^2 / 2 + |z|^2 / 2
+    update: GaussianUpdate
+    decrement: Any
+    spectrum: Spectrum
+    truncation_error: Any
+
+
+class _Found(NamedTuple):
+    mode: Mode
+    update: GaussianUpdate
+    z: Any  # the posterior mean in whitened coordinates
+    mean: Any  # and in the model's
+    misfit_at_mean: Any
+
+
+def _linearize_dense(
+    components: WhitenedComponents, prior: ComponentPrior, iterations: int
+) -> _Found:
+    jacobian = jax.jacfwd if components.num_model <= components.num_data else jax.jacrev
+
+    def residual(z: jax.Array) -> jax.Array:
+        return components.residual(prior, z)
+
+    def linearize_at(z: jax.Array) -> _Linearized:
+        slope, r = jacobian(lambda z: (residual(z),) * 2, has_aux=True)(z)
+        return _linearized(z, r, dense_spectrum(-slope, r - slope @ z), jnp.zeros(()))
+
+    def objective(z: jax.Array) -> jax.Array:
+        return 0.5 * (_squared(residual(z)) + _squared(z))
+
+    mode = compiled_mode(linearize_at, objective, jnp.zeros_like(prior.mean), iterations)
+    update, z = _posterior(mode, iterations)
+    return _Found(mode, update, z, prior.at(z), _squared(residual(z)))
+
+
+def _linearized(z: Any, r: Any, spectrum: Spectrum, truncation_error: Any) -> _Linearized:
+    update = gaussian_update(spectrum)
+    step = update.mean - z
+    decrement = _squared(step) + _squared(spectrum.singular_values * (spectrum.directions @ step))
+    objective = 0.5 * (_squared(r) + _squared(z))
+    return _Linearized(objective, update, decrement, spectrum, truncation_error)
+
+
+def _posterior(mode: Mode, iterations: int) -> tuple[GaussianUpdate, Any]:
+    """The update where the iteration ended, and its mean; at a mode, Laplace's value."""
+    here = mode.linearized
+    if not iterations:
+        return here.update, here.update.mean
+    xp = here.update.mean.__array_namespace__()
+    mean = xp.where(mode.converged, mode.z, here.update.mean)
+    laplace = -here.objective - 0.5 * here.update.log_determinant
+    misfit = 2 * here.objective - _squared(mode.z)
+    update = here.update._replace(
+        mean=mean,
+        log_evidence=xp.where(mode.converged, laplace, here.update.log_evidence),
+        misfit=xp.where(mode.converged, misfit, here.update.misfit),
+    )
+    return update, mean
+
+
+def _squared(vector: Any) -> Any:
+    return (vector**2).sum()
+
+
+def _result(
+    prior: ComponentPrior, found: _Found, truncation_error: float, counts: dict[str, int]
+) -> dict[str, NDArray[Any]]:
+    spectrum, update = found.mode.linearized.spectrum, found.update
+    directions, scales = posterior_directions(prior, spectrum.directions, spectrum.singular_values)
+    result = {
+        "mean": found.mean,
+        "directions": directions,
+        "direction_scales": scales,
+        "log_evidence": update.log_evidence,
+        "misfit": 2 * found.mode.first_objective,
+        "linearized_misfit": update.misfit,
+        "misfit_at_mean": found.misfit_at_mean,
+        "log_determinant": update.log_determinant,
+        "shift": np.sqrt(_squared(found.z)),
+        "informed_directions": update.informed_directions,
+        "rank": len(spectrum.singular_values),
+        "truncation_error": truncation_error,
+        "iterations": found.mode.iterations,
+        "converged": found.mode.converged,
+        **counts,
+    }
+    return {name: np.asarray(value) for name, value in result.items()}

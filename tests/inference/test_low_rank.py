@@ -1,0 +1,116 @@
+"""The matrix-free factorization, its error estimate and the evidence bounds, against NumPy."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+import pytest
+
+from ppl_memprior.inference._gaussian_update import gaussian_update
+from ppl_memprior.inference._importance import in_order_of_importance
+from ppl_memprior.inference._low_rank import Products, low_rank
+
+DECAYS = {
+    "exponential": lambda i: 0.8**i,
+    "cubic": lambda i: (1.0 + i) ** -1.5,
+    "flat": lambda i: (1.0 + i) ** -0.5,
+}
+
+
+def random_problem(d, m, decay, seed, largest=30.0):
+    rng = np.random.default_rng(seed)
+    k = min(d, m)
+    left = np.linalg.qr(rng.normal(size=(m, k)))[0]
+    right = np.linalg.qr(rng.normal(size=(d, k)))[0]
+    b = (left * (largest * DECAYS[decay](np.arange(k)))) @ right.T
+    return b, b @ rng.normal(size=d) + rng.normal(size=m)
+
+
+def log_evidence(b, r):
+    covariance = np.eye(len(r)) + b @ b.T
+    return -0.5 * (r @ np.linalg.solve(covariance, r) + np.linalg.slogdet(covariance)[1])
+
+
+def factorize(b, r, seed, dtype=np.float32, **settings):
+    b, r = b.astype(dtype), r.astype(dtype)
+    settings = {"block": 16, "accuracy": 0.1, "max_rank": b.shape[1], **settings}
+    return low_rank(
+        Products(lambda v: v.astype(dtype) @ b.T, lambda u: u.astype(dtype) @ b),
+        r,
+        b.shape[1],
+        key=jax.random.key(seed),
+        **settings,
+    )
+
+
+def test_error_estimate_covers_the_error():
+    """In 95 % of the problems: two standard errors of a random estimate."""
+    covered, ranks = [], []
+    for seed in range(60):
+        d, m = [(60, 150), (150, 60), (200, 200), (64, 64)][seed % 4]
+        b, r = random_problem(d, m, list(DECAYS)[seed % 3], seed)
+        accuracy = [0.01, 0.1, 1.0, 10.0][seed // 4 % 4]
+        found = factorize(b, r, seed, np.float64, accuracy=accuracy)
+        error = gaussian_update(found.spectrum).log_evidence - log_evidence(b, r)
+        # rounding of the dense reference
+        covered.append(abs(error) <= found.truncation_error + 1e-9)
+        ranks.append(len(found.spectrum.singular_values) / min(d, m))
+        assert found.truncation_error <= accuracy
+    assert np.mean(covered) >= 0.95
+    assert np.mean(ranks) < 0.9  # and it stops early where it can
+
+
+@pytest.mark.parametrize(("d", "m"), [(60, 150), (150, 60)])
+def test_mean_and_covariance_in_single_precision(d, m):
+    b, r = random_problem(d, m, "exponential", 1)
+    found = factorize(b, r, 0, accuracy=1e-3)
+    s, rows = found.spectrum.singular_values, found.spectrum.directions
+    update = gaussian_update(found.spectrum)
+    covariance = np.linalg.inv(np.eye(d) + b.T @ b)
+    # float32 products of norm 30, and 1e-3 nats left out
+    np.testing.assert_allclose(update.mean, covariance @ b.T @ r, atol=2e-3)
+    np.testing.assert_allclose(
+        np.eye(d) - (rows.T * (s**2 / (1 + s**2))) @ rows, covariance, atol=2e-3
+    )
+    np.testing.assert_allclose(rows @ rows.T, np.eye(len(s)), atol=1e-10)
+    np.testing.assert_allclose(update.log_evidence, log_evidence(b, r), atol=5e-3)
+
+
+def test_complete_basis_zero_operator_and_warm_start():
+    b, r = random_problem(40, 50, "flat", 2)
+    whole = factorize(b, r, 0, np.float64, accuracy=1e-12)
+    assert len(whole.spectrum.singular_values) == 40 and whole.truncation_error == 0
+    np.testing.assert_allclose(
+        whole.spectrum.singular_values, np.linalg.svd(b, compute_uv=False), rtol=1e-9
+    )
+    nothing = factorize(np.zeros((50, 40)), r, 0)
+    assert len(nothing.spectrum.singular_values) == 0 and nothing.truncation_error == 0
+    again = factorize(b, r, 1, np.float64, start=whole.spectrum.directions[:24], accuracy=1e5)
+    assert len(again.spectrum.singular_values) == 24  # what it began with is enough
+
+
+def test_max_rank_stops_and_the_estimate_says_what_it_costs():
+    b, r = random_problem(150, 200, "cubic", 3)
+    found = factorize(b, r, 0, np.float64, max_rank=20, accuracy=1e-6)
+    assert len(found.spectrum.singular_values) == 20
+    error = gaussian_update(found.spectrum).log_evidence - log_evidence(b, r)
+    assert 0.1 < abs(error) <= found.truncation_error
+
+
+def test_important_components_first():
+    log_weights = np.log(np.full(6, 1 / 6))
+    values = np.array([-50.0, -1.0, -80.0, -3.0, -200.0, -2.0])
+    asked = []
+
+    def work(indices):
+        asked.extend(indices.tolist())
+        return [{"log_evidence": values[n]} for n in indices]
+
+    slack = np.array([1.0, 0.5, 2.0, 0.0, 3.0, 4.0])
+    settings = {"at_once": 1, "progress": False}
+    results, rest = in_order_of_importance(work, log_weights, values + slack, 1e-6, **settings)
+    assert asked == [5, 1, 3] and set(results) == {1, 3, 5}
+    expected = np.exp(values + slack)[[0, 2, 4]].sum() / np.exp(values[[1, 3, 5]]).sum()
+    np.testing.assert_allclose(rest, expected, rtol=1e-9)
+    results, rest = in_order_of_importance(work, log_weights, values + slack, 0.0, **settings)
+    assert len(results) == 6 and rest == 0
