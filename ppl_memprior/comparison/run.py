@@ -82,7 +82,7 @@ def run(
 
     Args:
         problem: the inverse problem.
-        methods: names out of `METHODS`: "lookup", "linearized", "nuts", "dps".
+        methods: names out of `METHODS`: "lookup", "linearized", "mode-jump", "nuts", "dps".
         rng_key: JAX random key; each method derives its own from it and its name, so that its
             draws do not depend on which others run.
         settings: how long each works; see `Settings`.
@@ -258,6 +258,29 @@ def _draw_nuts(
     )
 
 
+def _draw_mode_jump(
+    problem: InverseProblem, key: jax.Array, settings: Settings, progress: bool
+) -> Draws:
+    result = inference.mode_jump(
+        problem,
+        key,
+        num_samples=settings.num_samples,
+        num_warmup=settings.num_warmup,
+        num_chains=settings.num_chains,
+        max_tree_depth=settings.max_tree_depth,
+        progress=progress,
+    )
+    return Draws(
+        latents=result.latents,
+        independent=False,
+        sample_stats=result.sample_stats,
+        attrs={
+            "num_forward_evaluations": result.num_forward_evaluations,
+            "num_gradient_evaluations": result.num_gradient_evaluations,
+        },
+    )
+
+
 def _draw_dps(problem: InverseProblem, key: jax.Array, settings: Settings, progress: bool) -> Draws:
     result = diffusion.dps(
         problem,
@@ -280,6 +303,7 @@ def _draw_dps(problem: InverseProblem, key: jax.Array, settings: Settings, progr
 METHODS: Mapping[str, Method] = {
     "lookup": Method(inference.check_lookup, _draw_lookup),
     "linearized": Method(inference.check_linearize, _draw_linearized),
+    "mode-jump": Method(inference.check_mode_jump, _draw_mode_jump),
     "nuts": Method(inference.check_nuts, _draw_nuts),
     "dps": Method(diffusion.check_dps, _draw_dps),
 }
