@@ -8,6 +8,7 @@ of the prior's site, proposed from a fixed approximation of the posterior, go be
 
 from __future__ import annotations
 
+import copy
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -16,7 +17,7 @@ import jax.numpy as jnp
 from numpyro.distributions import CategoricalProbs, Distribution, MixtureGeneral
 from numpyro.infer.mcmc import MCMCKernel
 from numpyro.infer.util import potential_energy
-from numpyro.util import is_prng_key
+from numpyro.util import identity, is_prng_key
 
 from ppl_memprior.distributions import DiffusionMixturePrior
 from ppl_memprior.inference.chain_start import check_start, initialized
@@ -119,7 +120,7 @@ class ModeJump(MCMCKernel):
         if proposal is not None:
             check_proposal(proposal)
         check_settings(defensive_share, num_jumps)
-        self.inner_kernel = inner_kernel
+        self.inner_kernel = _own_copy(inner_kernel)
         self.proposal = proposal
         self.defensive_share = float(defensive_share)
         self.num_jumps = int(num_jumps)
@@ -188,7 +189,7 @@ class ModeJump(MCMCKernel):
         return iterate(state) if is_prng_key(state.rng_key) else jax.vmap(iterate)(state)
 
     def _read(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Target:
-        """The model with these arguments, and the proposal for it; at best from the last call."""
+        """The model with these arguments and the proposal, kept from the last call if the same."""
         if self._target is not None and _same((args, kwargs), self._target.arguments):
             return self._target
         if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((args, kwargs))):
@@ -309,8 +310,7 @@ class ModeJump(MCMCKernel):
         problem = self._target.problem
         others = {}
         if problem.extra_latents:
-            constrain = self.inner_kernel.get_constrain_fn(model_args, model_kwargs)
-            values = constrain(z)
+            values = self.inner_kernel.get_constrain_fn(model_args, model_kwargs)(z)
             others = {name: values[name] for name in problem.extra_latents}
         prior = problem.prior_given(**others)
         assert isinstance(prior, DiffusionMixturePrior)
@@ -354,6 +354,16 @@ def log_acceptance_ratio(
     return jnp.where(jnp.isnan(ratio), -jnp.inf, jnp.minimum(ratio, 0.0))
 
 
+def _own_copy(kernel: MCMCKernel) -> MCMCKernel:
+    """The kernel without what earlier use left in it.
+
+    NumPyro's `HMC` keeps a sampling function that belongs to the `chain_method` it ran under.
+    """
+    if type(kernel).wrap_model is not MCMCKernel.wrap_model:
+        return kernel.wrap_model(identity)
+    return copy.copy(kernel)
+
+
 def _moved(
     kernel: MCMCKernel,
     state: Any,
@@ -384,9 +394,8 @@ def _selected(accept: jax.Array, there: Any, here: Any) -> Any:
 
 def _same(first: Any, second: Any) -> bool:
     """Whether two sets of model arguments are the same objects, or equal plain values."""
-    if jax.tree.structure(first) != jax.tree.structure(second):
-        return False
-    return all(
+    trees: list[Any] = [jax.tree.structure(first), jax.tree.structure(second)]
+    return trees[0] == trees[1] and all(
         a is b or (isinstance(a, int | float | str) and type(a) is type(b) and a == b)
         for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True)
     )

@@ -7,6 +7,7 @@ import re
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -31,6 +32,17 @@ def test_stylized(load, short, tmp_path):
     assert narrow.table.loc["nuts", "R-hat"] > 1.1
     assert any("its chains disagree" in v.text for v in narrow.verdicts)
     assert "Believe linearized" in narrow.verdicts[-1].text
+
+
+@pytest.mark.slow
+def test_mode_jump(load, tmp_path):
+    example = load("mode_jump")
+    draws = example.main(tmp_path / "ranks.png", num_warmup=50, num_samples=100, dpi=40)
+    assert (tmp_path / "ranks.png").stat().st_size > 1000
+    # blocks of ranks for NUTS alone; with jumps every chain reaches both ends
+    ranks = {name: example.ranks_among_all(chains) for name, chains in draws.items()}
+    assert np.ptp(ranks["NUTS"], axis=1).max() < 250
+    assert np.ptp(ranks["ModeJump(NUTS)"], axis=1).min() > 350
 
 
 def test_survey_picture(load, tmp_path):
