@@ -47,6 +47,8 @@ def check_start(
 ) -> None:
     """Raise a `ValueError` that names the site whose log-density is not finite at the start.
 
+    Or that says so if the gradient alone is not.
+
     Args:
         state: the kernel's state of one chain, or of several along a leading axis; nothing is
             checked where it is traced.
@@ -55,8 +57,10 @@ def check_start(
     """
     if isinstance(state.potential_energy, jax.core.Tracer):
         return
-    energies = np.atleast_1d(state.potential_energy)
-    bad = np.flatnonzero(~np.isfinite(energies))
+    finite = np.isfinite(np.atleast_1d(state.potential_energy))
+    for gradient in jax.tree.leaves(state.z_grad):
+        finite &= np.isfinite(gradient).reshape(len(finite), -1).all(axis=1)
+    bad = np.flatnonzero(~finite)
     if bad.size == 0:
         return
     several = np.ndim(state.potential_energy) > 0

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,9 +13,9 @@ import numpyro
 import numpyro.distributions as dist
 import pytest
 from numpyro.diagnostics import split_gelman_rubin
-from numpyro.infer import NUTS
+from numpyro.infer import HMC, MCMC, NUTS, BarkerMH
 from numpyro.infer.sa import SA
-from scipy import special
+from scipy import special, stats
 
 from ppl_memprior import DiffusionMixturePrior, InverseProblem, ModeJump
 from ppl_memprior.comparison.run import METHODS
@@ -367,3 +371,203 @@ def test_noise_scale_is_sampled_along():
     sd = np.sqrt(np.sum(joint * (scale - mean) ** 2))
     # at least 1,000 effective draws of the scale: four standard errors
     assert abs(draws["scale"].mean() - mean) < 0.13 * sd
+
+
+FIELDS = ("jump_accepted", "component", "num_forward_evaluations", "potential_energy")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kernel", [NUTS, HMC, BarkerMH])
+def test_chain_methods_agree(cubic_problem, kernel):
+    """Each chain has its own key, so all methods make the same draws, up to rounding."""
+    jumping = ModeJump(kernel(cubic_problem(0.0, 0.05).model), num_jumps=2)
+    draws = {}
+    for method in ("sequential", "vectorized", jax.vmap):
+        mcmc = MCMC(
+            jumping,
+            num_warmup=20,
+            num_samples=30,
+            num_chains=2,
+            thinning=3,
+            chain_method=method,
+            progress_bar=False,
+        )
+        mcmc.run(jax.random.key(0), data=0.0, extra_fields=FIELDS)
+        draws[str(method)] = mcmc.get_samples(group_by_chain=True)
+        fields = mcmc.get_extra_fields(group_by_chain=True)
+        assert {fields[name].shape for name in FIELDS} == {(2, 10)}
+        assert draws[str(method)]["image"].shape == (2, 10), "deterministic sites come along"
+        assert fields["jump_accepted"].any() and fields["num_forward_evaluations"].min() >= 3
+    first, *others = draws.values()
+    for other in others:
+        # sixty iterations of float32 rounding, far from chaotic within one mode
+        np.testing.assert_allclose(other["x"], first["x"], atol=1e-2)
+
+
+@pytest.mark.slow
+def test_goes_on_from_its_last_state(cubic_problem):
+    """Two runs of 20 draws make the 40 of one, also through a pickle of the state."""
+    jumping = ModeJump(NUTS(cubic_problem(0.0, 0.05).model))
+    whole = MCMC(jumping, num_warmup=20, num_samples=40, progress_bar=False)
+    whole.run(jax.random.key(0), data=0.0)
+    parts = MCMC(jumping, num_warmup=20, num_samples=20, progress_bar=False)
+    parts.run(jax.random.key(0), data=0.0)
+    first = parts.get_samples()["x"]
+    state = parts.last_state
+    parts.post_warmup_state = state
+    parts.run(state.rng_key, data=0.0)
+    joined = np.concatenate([first, parts.get_samples()["x"]])
+    # the same operations, compiled for another number of iterations
+    np.testing.assert_allclose(joined, whole.get_samples()["x"], rtol=1e-5)
+    parts.run(jax.random.key(5), data=0.0)
+    assert not np.allclose(parts.get_samples()["x"], joined[20:]), "another key, other draws"
+    assert "jump acc. prob=" in jumping.get_diagnostics_str(parts.last_state)
+
+
+PARALLEL = """
+import pickle
+import jax, jax.numpy as jnp, numpyro, numpyro.distributions as dist
+from numpyro.infer import HMC, MCMC, NUTS, BarkerMH
+from ppl_memprior import DiffusionMixturePrior, ModeJump
+
+def model(data=None):
+    x = numpyro.sample("x", DiffusionMixturePrior(jnp.asarray([-0.4, 0.4]), 0.05))
+    numpyro.sample("y", dist.Normal(x, 0.5), obs=data)
+
+assert jax.local_device_count() == 2
+draws = []
+for method in ("parallel", "sequential"):
+    mcmc = MCMC(ModeJump(NUTS(model)), num_warmup=20, num_samples=50, num_chains=2,
+                chain_method=method, progress_bar=False)
+    mcmc.run(jax.random.key(0), data=jnp.asarray(0.1), extra_fields=("jump_accept_prob",))
+    draws.append(mcmc.get_samples()["x"])
+    assert mcmc.get_extra_fields()["jump_accept_prob"].mean() > 0.8
+assert jnp.allclose(draws[0], draws[1], atol=1e-2)
+again = pickle.loads(pickle.dumps(mcmc))
+again.post_warmup_state = again.last_state
+again.run(jax.random.key(1), data=jnp.asarray(0.1))
+assert again.get_samples()["x"].shape == (100,)
+"""
+
+
+@pytest.mark.slow
+def test_parallel_chains_on_two_devices(tmp_path):
+    script = tmp_path / "parallel.py"
+    script.write_text(PARALLEL)
+    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    done = subprocess.run(
+        [sys.executable, str(script)], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.mark.slow
+def test_double_precision_and_a_hyperprior_on_the_bandwidth():
+    with jax.enable_x64(True):
+
+        def model(data=None):
+            sigma = numpyro.sample("sigma", dist.LogNormal(-2.0, 0.5))
+            x = numpyro.sample("x", DiffusionMixturePrior(jnp.asarray(stylized.EXAMPLES), sigma))
+            numpyro.sample("y", dist.Normal(stylized.cubic(x), stylized.NOISE), obs=data)
+
+        problem = InverseProblem(model, data=0.5)
+        result = mode_jump(
+            problem, jax.random.key(0), num_samples=DRAWS, num_warmup=1000, num_chains=CHAINS
+        )
+    draws = result.latents
+    assert draws["x"].dtype == np.float64
+    x, log = np.meshgrid(np.linspace(-4, 4, 3001), np.linspace(-5, 1, 601), indexing="ij")
+    sigma = np.exp(log)
+    prior = sum(np.exp(-0.5 * ((x - e) / sigma) ** 2) / sigma for e in stylized.EXAMPLES)
+    misfit = (0.5 - x - 0.3 * x**3) / stylized.NOISE
+    joint = prior * np.exp(-0.5 * misfit**2 - 0.5 * ((log + 2.0) / 0.5) ** 2)
+    joint /= joint.sum()
+    weights = mode_weights(joint.sum(axis=1), x[:, 0], stylized.EXAMPLES)
+    assert split_gelman_rubin(draws["x"]) < 1.01 and split_gelman_rubin(draws["sigma"]) < 1.01
+    # at least 3,000 effective draws: two standard errors of the lighter mode's mass
+    assert total_variation(drawn_weights(draws["x"], stylized.EXAMPLES), weights) < 0.02
+    # at least 1,000 effective draws of the logarithm of sigma: four standard errors
+    mean = np.sum(joint * log)
+    sd = np.sqrt(np.sum(joint * (log - mean) ** 2))
+    assert abs(np.log(draws["sigma"]).mean() - mean) < 0.13 * sd
+
+
+@pytest.mark.slow
+def test_simulation_based_calibration():
+    """Ranks of the truth among thinned posterior draws are uniform (Talts et al. 2018)."""
+    repetitions, kept = 240, 9
+    examples = jnp.asarray(stylized.EXAMPLES)
+    prior = DiffusionMixturePrior(examples, 0.1)
+
+    def model(y=None):
+        x = numpyro.sample("x", prior)
+        numpyro.sample("y", dist.Normal(stylized.cubic(x), 2.0), obs=y)
+
+    truth_key, noise_key = jax.random.split(jax.random.key(11))
+    truths = np.asarray(prior.sample(truth_key, (repetitions,)))
+    noise = 2.0 * jax.random.normal(noise_key, (repetitions,))
+    data = stylized.cubic(truths) + noise
+    mcmc = MCMC(
+        # one proposal for all data sets, broad as the data are weak
+        ModeJump(NUTS(model), prior),
+        num_warmup=50,
+        num_samples=kept * 10,
+        thinning=10,
+        progress_bar=False,
+        jit_model_args=True,
+    )
+    ranks = []
+    for i in range(repetitions):
+        mcmc.run(jax.random.key(i), y=data[i])
+        ranks.append(int(np.sum(np.asarray(mcmc.get_samples()["x"]) < truths[i])))
+    counts = np.bincount(ranks, minlength=kept + 1)
+    assert counts.sum() == repetitions and len(counts) == kept + 1
+    # ten equally probable ranks; a fixed seed, so this is no flaky test
+    assert stats.chisquare(counts).pvalue > 0.01
+
+
+@pytest.mark.slow
+@pytest.mark.torch
+def test_full_waveform_inversion():
+    """A handful of draws on a grid of 32 x 32 through Deepwave, counted."""
+    from ppl_memprior import forward
+
+    survey = forward.Survey.transmission(
+        (32, 32), num_shots=1, num_receivers=6, peak_frequency=4.4, dt=0.006, num_times=135
+    )
+    wave = forward.ScalarWave(survey, 30.0, max_velocity=3600.0, pml_width=6)
+    velocity = forward.KarhunenLoeve(
+        (32, 32),
+        30.0,
+        correlation_length=300.0,
+        num_terms=4,
+        mean=2500.0,
+        std=150.0,
+        bounds=(1600.0, 3600.0),
+    )
+    examples = jax.random.normal(jax.random.key(0), (6, 4))
+    clean = wave(velocity(jax.random.normal(jax.random.key(1), (4,))))
+    noise = 0.4 * float(jnp.abs(clean).max())
+    data = clean + noise * jax.random.normal(jax.random.key(2), clean.shape)
+
+    def model(y=None):
+        z = numpyro.sample("z", DiffusionMixturePrior(examples, 0.3))
+        numpyro.sample("y", dist.Normal(wave(velocity(z)), noise).to_event(3), obs=y)
+
+    result = mode_jump(
+        InverseProblem(model, y=data),
+        jax.random.key(0),
+        num_samples=5,
+        num_warmup=5,
+        num_chains=2,
+        max_tree_depth=3,
+    )
+    assert result.latents["z"].shape == (2, 5, 4) and np.isfinite(result.latents["z"]).all()
+    assert np.isfinite(result.sample_stats["potential_energy"]).all()
+    steps = result.sample_stats["num_steps"]
+    assert (steps <= 7).all()
+    # two solves and four Jacobian columns (of latents) an example; ten warmup iterations of at
+    # least two evaluations
+    found = result.num_forward_evaluations - 2 * 6
+    assert found == result.num_gradient_evaluations - 4 * 6
+    assert found >= (steps + 1).sum() + 10 * 2
