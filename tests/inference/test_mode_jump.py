@@ -227,8 +227,8 @@ def test_every_bandwidth(cubic_problem, cubic_quadrature, sigma):
     draws = result.latents["x"]
     assert split_gelman_rubin(draws) < 1.01
     # standard errors between 0.003 and 0.007, for 10,000 draws of which NUTS and the jumps leave
-    # at least half effective
-    assert total_variation(drawn_weights(draws, stylized.EXAMPLES), weights) < 0.015
+    # at least half effective: 0.01 is 1.4 of the largest, with a fixed seed
+    assert total_variation(drawn_weights(draws, stylized.EXAMPLES), weights) < 0.01
 
 
 @pytest.mark.slow
@@ -495,7 +495,7 @@ def test_double_precision_and_a_hyperprior_on_the_bandwidth():
 @pytest.mark.slow
 def test_simulation_based_calibration():
     """Ranks of the truth among thinned posterior draws are uniform (Talts et al. 2018)."""
-    repetitions, kept = 240, 9
+    repetitions, kept, num_warmup, thinning = 400, 9, 50, 10
     examples = jnp.asarray(stylized.EXAMPLES)
     prior = DiffusionMixturePrior(examples, 0.1)
 
@@ -507,19 +507,26 @@ def test_simulation_based_calibration():
     truths = np.asarray(prior.sample(truth_key, (repetitions,)))
     noise = 2.0 * jax.random.normal(noise_key, (repetitions,))
     data = stylized.cubic(truths) + noise
-    mcmc = MCMC(
-        # one proposal for all data sets, broad as the data are weak
-        ModeJump(NUTS(model), prior),
-        num_warmup=50,
-        num_samples=kept * 10,
-        thinning=10,
-        progress_bar=False,
-        jit_model_args=True,
-    )
-    ranks = []
-    for i in range(repetitions):
-        mcmc.run(jax.random.key(i), y=data[i])
-        ranks.append(int(np.sum(np.asarray(mcmc.get_samples()["x"]) < truths[i])))
+    # one proposal for all data sets, broad as the data are weak; so they run side by side
+    kernel = ModeJump(NUTS(model), prior)
+    keys = jax.random.split(jax.random.key(12), repetitions)
+    states = kernel.init(keys, num_warmup, None, (), {"y": 0.0})
+
+    @jax.jit
+    @jax.vmap
+    def rank(state, y, truth):
+        arguments = (), {"y": y}
+        inner = kernel.inner_kernel.refresh(state.inner_state, *arguments)
+
+        def step(state, _):
+            state = kernel.sample(state, *arguments)
+            return state, state.z["x"]
+
+        steps = num_warmup + kept * thinning
+        _, draws = jax.lax.scan(step, state._replace(inner_state=inner), length=steps)
+        return jnp.sum(draws[num_warmup + thinning - 1 :: thinning] < truth)
+
+    ranks = np.asarray(rank(states, data, truths))
     counts = np.bincount(ranks, minlength=kept + 1)
     assert counts.sum() == repetitions and len(counts) == kept + 1
     # ten equally probable ranks; a fixed seed, so this is no flaky test
