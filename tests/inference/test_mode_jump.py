@@ -337,7 +337,7 @@ def test_linear_mixture_small():
 
 @pytest.mark.slow
 def test_linear_mixture_full_size():
-    assert check_linear_mixture(100, 1000, 0.05, 20, num_samples=1000, num_warmup=200) < 1.02
+    assert check_linear_mixture(100, 1000, 0.05, 8, num_samples=1000, num_warmup=200) < 1.02
 
 
 @pytest.mark.slow
