@@ -7,7 +7,7 @@ from ppl_memprior.distributions import (
     LowRankGaussianMixture,
     MemorizedPrior,
 )
-from ppl_memprior.inference import evidence, linearize, lookup, psis
+from ppl_memprior.inference import ModeJump, evidence, linearize, lookup, psis
 from ppl_memprior.problem import InverseProblem
 
 __version__ = "0.1.0"
@@ -17,6 +17,7 @@ __all__ = [
     "InverseProblem",
     "LowRankGaussianMixture",
     "MemorizedPrior",
+    "ModeJump",
     "Settings",
     "compare",
     "datasets",

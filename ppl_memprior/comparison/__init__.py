@@ -2,7 +2,8 @@
 
 from ppl_memprior.comparison.compare import Comparison, compare
 from ppl_memprior.comparison.convert import load_trees, save_trees
-from ppl_memprior.comparison.run import METHODS, Settings, check_methods, run
+from ppl_memprior.comparison.methods import METHODS, Settings
+from ppl_memprior.comparison.run import check_methods, run
 
 __all__ = [
     "METHODS",

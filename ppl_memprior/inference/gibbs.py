@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from numpyro import handlers
-from numpyro.infer import HMC, MCMC, NUTS, Gibbs, init_to_sample
+from numpyro.infer import HMC, NUTS, Gibbs, init_to_sample
 from numpyro.infer.gibbs import GibbsState, ModelWrapper
 from numpyro.infer.mcmc import MCMCKernel
 from numpyro.infer.util import compute_log_probs
@@ -23,10 +23,15 @@ from numpyro.util import identity, is_prng_key
 from ppl_memprior._progress import BATCH_ELEMENTS, BATCH_ITEMS
 from ppl_memprior.distributions import MemorizedPrior
 from ppl_memprior.inference._unconstrained import require_continuous
-from ppl_memprior.inference.nuts import WARMUP_TREE_DEPTH
+from ppl_memprior.inference.chains import run_chains, tree_depths
 from ppl_memprior.problem import InverseProblem
 
-_STATS = ("num_steps", "diverging", "accept_prob", "energy", "potential_energy")
+# the inner kernel's fields in the state of `ExampleGibbs`, and what they are called among the draws
+_STATS = {
+    f"block_states.1.{name}": name
+    for name in ("num_steps", "diverging", "accept_prob", "energy", "potential_energy")
+}
+_NUM_STEPS = "block_states.1.num_steps"
 
 
 class _ExampleState(NamedTuple):
@@ -169,44 +174,25 @@ def gibbs(
     """
     check_gibbs(problem)
     inner = NUTS(
-        problem.model,
-        init_strategy=init_to_sample,
-        max_tree_depth=(min(WARMUP_TREE_DEPTH, max_tree_depth), max_tree_depth),
+        problem.model, init_strategy=init_to_sample, max_tree_depth=tree_depths(max_tree_depth)
     )
-    mcmc = MCMC(
+    chains = run_chains(
+        problem,
         ExampleGibbs(inner),
-        num_warmup=num_warmup,
+        rng_key,
         num_samples=num_samples,
+        num_warmup=num_warmup,
         num_chains=num_chains,
-        chain_method="vectorized",
-        progress_bar=progress,
+        statistics=tuple(_STATS),
+        evaluations=_NUM_STEPS,
+        progress=progress,
     )
-    fields = {f"block_states.1.{name}": name for name in _STATS}
-    warmup_key, sample_key = jax.random.split(rng_key)
-    mcmc.warmup(
-        warmup_key,
-        *problem.args,
-        collect_warmup=True,
-        extra_fields=("block_states.1.num_steps",),
-        **problem.kwargs,
-    )
-    steps = int(np.sum(mcmc.get_extra_fields()["block_states.1.num_steps"]))
-    mcmc.run(sample_key, *problem.args, extra_fields=tuple(fields), **problem.kwargs)
-    draws = mcmc.get_samples(group_by_chain=True)
-    stats = {
-        fields[name]: np.asarray(value)
-        for name, value in mcmc.get_extra_fields(group_by_chain=True).items()
-        if name in fields
-    }
-    steps += int(np.sum(stats["num_steps"]))
     updates = num_chains * (num_warmup + num_samples)
     return GibbsResult(
-        latents={
-            name: np.asarray(draws[name]) for name in (problem.prior_name, *problem.extra_latents)
-        },
-        sample_stats=stats,
-        num_forward_evaluations=updates * len(problem.examples) + steps,
-        num_gradient_evaluations=steps,
+        latents=chains.latents,
+        sample_stats={name: chains.sample_stats[path] for path, name in _STATS.items()},
+        num_forward_evaluations=updates * len(problem.examples) + chains.num_evaluations,
+        num_gradient_evaluations=chains.num_evaluations,
     )
 
 

@@ -1,7 +1,7 @@
 """NumPyro's NUTS on the user's model, with everything that its diagnosis needs kept.
 
-The kernel and the driver are NumPyro's own; this module starts the chains from prior draws,
-counts the gradient evaluations of warmup and sampling, and returns the chains unflattened.
+The kernel is NumPyro's own; this module starts the chains from prior draws. Running them is left
+to `chains`.
 """
 
 from __future__ import annotations
@@ -10,14 +10,12 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from numpyro.infer import MCMC, NUTS, init_to_sample
+from numpyro.infer import NUTS, init_to_sample
 
 from ppl_memprior.distributions import MemorizedPrior
+from ppl_memprior.inference.chains import run_chains, tree_depths
 from ppl_memprior.problem import InverseProblem
 
-# Chains that start from the prior begin where the data's gradient is steep; until the step size has
-# adapted, deeper trees cost a thousand simulations a step and bring nothing.
-WARMUP_TREE_DEPTH = 5
 _STATS = ("num_steps", "diverging", "accept_prob", "energy", "potential_energy")
 
 
@@ -33,6 +31,11 @@ class NutsResult(NamedTuple):
     latents: dict[str, np.ndarray]
     sample_stats: dict[str, np.ndarray]
     num_gradient_evaluations: int
+
+    @property
+    def num_forward_evaluations(self) -> int:
+        """One with each gradient."""
+        return self.num_gradient_evaluations
 
 
 def nuts(
@@ -60,39 +63,20 @@ def nuts(
         ValueError: a `MemorizedPrior`, which has no density to differentiate.
     """
     check_nuts(problem)
-    mcmc = MCMC(
+    chains = run_chains(
+        problem,
         NUTS(
-            problem.model,
-            init_strategy=init_to_sample,
-            max_tree_depth=(min(WARMUP_TREE_DEPTH, max_tree_depth), max_tree_depth),
+            problem.model, init_strategy=init_to_sample, max_tree_depth=tree_depths(max_tree_depth)
         ),
-        num_warmup=num_warmup,
+        rng_key,
         num_samples=num_samples,
+        num_warmup=num_warmup,
         num_chains=num_chains,
-        chain_method="vectorized",
-        progress_bar=progress,
+        statistics=_STATS,
+        evaluations="num_steps",
+        progress=progress,
     )
-    warmup_key, sample_key = jax.random.split(rng_key)
-    mcmc.warmup(
-        warmup_key,
-        *problem.args,
-        collect_warmup=True,
-        extra_fields=("num_steps",),
-        **problem.kwargs,
-    )
-    warmup_steps = int(np.sum(mcmc.get_extra_fields()["num_steps"]))
-    mcmc.run(sample_key, *problem.args, extra_fields=_STATS, **problem.kwargs)
-    wanted = (problem.prior_name, *problem.extra_latents)
-    draws = mcmc.get_samples(group_by_chain=True)
-    stats = {
-        name: np.asarray(value)
-        for name, value in mcmc.get_extra_fields(group_by_chain=True).items()
-    }
-    return NutsResult(
-        latents={name: np.asarray(draws[name]) for name in wanted},
-        sample_stats=stats,
-        num_gradient_evaluations=warmup_steps + int(np.sum(stats["num_steps"])),
-    )
+    return NutsResult(chains.latents, chains.sample_stats, chains.num_evaluations)
 
 
 def check_nuts(problem: InverseProblem) -> None:

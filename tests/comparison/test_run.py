@@ -24,7 +24,7 @@ from ppl_memprior import (
     run,
 )
 from ppl_memprior.comparison import METHODS, load_trees, save_trees
-from ppl_memprior.comparison.run import Method
+from ppl_memprior.comparison.methods import Method
 from ppl_memprior.diagnostics import summarize
 
 KEY = jax.random.key(0)
@@ -219,7 +219,7 @@ def test_nuts_carries_extra_latents(short):
 @pytest.mark.parametrize(
     ("methods", "message"),
     [
-        (["lookup", "nut"], "unknown method 'nut'; there are: lookup, linearized, psis, nuts, "),
+        (["lookup", "nut"], "unknown method 'nut'; there are: lookup, linearized, "),
         ([], "list of names"),
         ("nuts", "list of names"),
         (["nuts"], "nuts needs a prior with a density"),

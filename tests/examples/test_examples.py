@@ -48,6 +48,17 @@ def test_hierarchy(load, capsys):
         assert (low < truth).all() and (truth < high).all()
 
 
+@pytest.mark.slow
+def test_mode_jump(load, tmp_path):
+    example = load("mode_jump")
+    draws = example.main(tmp_path / "ranks.png", num_warmup=50, num_samples=100, dpi=40)
+    assert (tmp_path / "ranks.png").stat().st_size > 1000
+    # blocks of ranks for NUTS alone; with jumps every chain reaches both ends
+    ranks = {name: example.ranks_among_all(chains) for name, chains in draws.items()}
+    assert np.ptp(ranks["NUTS"], axis=1).max() < 250
+    assert np.ptp(ranks["ModeJump(NUTS)"], axis=1).min() > 350
+
+
 def test_survey_picture(load, tmp_path):
     survey = load("survey_picture").main(tmp_path / "survey.png", (12, 14), 5, dpi=40)
     assert survey.num_receivers == 5 and (tmp_path / "survey.png").stat().st_size > 1000

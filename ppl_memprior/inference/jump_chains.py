@@ -1,0 +1,98 @@
+"""The model's posterior by `ModeJump` around NUTS, with all that its diagnosis needs kept."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from numpyro.infer import NUTS, init_to_sample
+
+from ppl_memprior.inference.chains import run_chains, tree_depths
+from ppl_memprior.inference.jump_checks import check_jump_prior
+from ppl_memprior.inference.jump_proposal import default_proposal
+from ppl_memprior.inference.mode_jump import ModeJump
+from ppl_memprior.problem import InverseProblem
+
+_STATS = (
+    "num_forward_evaluations",
+    "num_steps",
+    "diverging",
+    "accept_prob",
+    "energy",
+    "potential_energy",
+    "jump_accepted",
+    "jump_accept_prob",
+    "component",
+)
+
+
+class ModeJumpResult(NamedTuple):
+    """Draws and statistics of `mode_jump`.
+
+    Attributes:
+        latents: each latent site's draws, shape (chains, draws, *event_shape).
+        sample_stats: each statistic, shape (chains, draws); see `ModeJumpState`.
+        num_forward_evaluations: leapfrog steps and jumps of all chains, warmup included, and the
+            forward solves that the proposal took.
+        num_gradient_evaluations: the same for gradients.
+    """
+
+    latents: dict[str, np.ndarray]
+    sample_stats: dict[str, np.ndarray]
+    num_forward_evaluations: int
+    num_gradient_evaluations: int
+
+
+def mode_jump(
+    problem: InverseProblem,
+    rng_key: jax.Array,
+    *,
+    num_samples: int = 1000,
+    num_warmup: int = 500,
+    num_chains: int = 4,
+    max_tree_depth: int = 10,
+    progress: bool = False,
+) -> ModeJumpResult:
+    """Sample the model's posterior with NUTS and jumps between modes, all chains vectorized.
+
+    Args:
+        problem: an inverse problem whose prior has a density.
+        rng_key: JAX random key.
+        num_samples, num_warmup: draws kept, and adaptation steps, of each chain.
+        num_chains: chains, each started from its own draw from the prior.
+        max_tree_depth: a trajectory of NUTS has at most 2 ** max_tree_depth - 1 gradient
+            evaluations; in warmup at most 31.
+        progress: show bars, on stderr.
+
+    Raises:
+        ValueError: a `MemorizedPrior`, which has no density; non-finite forward output or
+            Jacobian at training examples (which).
+    """
+    check_mode_jump(problem)
+    proposal = default_proposal(problem, progress=progress)
+    inner = NUTS(
+        problem.model, init_strategy=init_to_sample, max_tree_depth=tree_depths(max_tree_depth)
+    )
+    chains = run_chains(
+        problem,
+        ModeJump(inner, proposal.distribution),
+        rng_key,
+        num_samples=num_samples,
+        num_warmup=num_warmup,
+        num_chains=num_chains,
+        statistics=_STATS,
+        evaluations="num_forward_evaluations",
+        progress=progress,
+    )
+    return ModeJumpResult(
+        latents=chains.latents,
+        sample_stats=chains.sample_stats,
+        num_forward_evaluations=chains.num_evaluations + proposal.num_forward_evaluations,
+        num_gradient_evaluations=chains.num_evaluations + proposal.num_gradient_evaluations,
+    )
+
+
+def check_mode_jump(problem: InverseProblem) -> None:
+    """Raise a `ValueError` for a problem that `mode_jump` cannot take."""
+    check_jump_prior(problem)
