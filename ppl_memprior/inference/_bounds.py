@@ -20,16 +20,19 @@ from numpy.typing import NDArray
 from ppl_memprior.inference._component_prior import ComponentPrior
 from ppl_memprior.inference._whitened import WhitenedComponents
 
-STEPS = 4
 FORWARD_EVALUATIONS = 1
-GRADIENT_EVALUATIONS = 2 * STEPS - 1
+
+
+def gradient_evaluations(steps: int) -> int:
+    """Products with the Jacobian that so many steps of a first look take."""
+    return 2 * steps - 1
 
 
 class FirstLook(NamedTuple):
     """What a few products say of a component.
 
     Attributes:
-        bidiagonal: L, shape (STEPS, STEPS).
+        bidiagonal: L, shape (steps, steps).
         misfit: squared norm of the whitened residual r at the component's mean.
     """
 
@@ -37,12 +40,13 @@ class FirstLook(NamedTuple):
     misfit: jax.Array
 
 
-def first_look(components: WhitenedComponents, prior: ComponentPrior) -> FirstLook:
+def first_look(components: WhitenedComponents, prior: ComponentPrior, steps: int) -> FirstLook:
     """Bidiagonalize one component; inside `jit` and `vmap`.
 
     Args:
         components: the problem's.
         prior: one component.
+        steps: of the bidiagonalization; more of them bound more closely.
     """
     origin = jnp.zeros_like(prior.mean)
     r, pull = jax.vjp(lambda z: components.residual(prior, z), origin)
@@ -52,8 +56,8 @@ def first_look(components: WhitenedComponents, prior: ComponentPrior) -> FirstLo
 
     u = [_unit(r)[0]]
     v: list[jax.Array] = []
-    bidiagonal = jnp.zeros((STEPS, STEPS), r.dtype)
-    for i in range(STEPS):
+    bidiagonal = jnp.zeros((steps, steps), r.dtype)
+    for i in range(steps):
         if i:
             along, length = _unit(_outside(push(v[-1]), u))
             u.append(along)

@@ -17,6 +17,7 @@ Array = NDArray[Any]
 
 def in_order_of_importance(
     work: Callable[[Array], list[Record]],
+    tighten: Callable[[Array], Array],
     log_weights: Array,
     bounds: Array,
     neglect: float,
@@ -26,8 +27,11 @@ def in_order_of_importance(
 ) -> tuple[dict[int, Record], float]:
     """Work on components, the largest bound first, until the others cannot matter.
 
+    A component whose turn it is has its bound tightened first, which may put others before it.
+
     Args:
         work: from indices to a record for each that holds its `log_evidence`.
+        tighten: from indices to closer upper bounds on their log-evidences.
         log_weights: prior log-weights, shape (N,).
         bounds: upper bounds on the log-evidences, shape (N,).
         neglect: share of the weight below which the others do not matter; 0 works on all.
@@ -38,25 +42,30 @@ def in_order_of_importance(
         The records by index, and the bound on the others' weight as a share of these.
     """
     upper = log_weights + bounds
-    order = np.argsort(-upper, kind="stable")
+    loose = np.full(len(upper), neglect > 0)
     results: dict[int, Record] = {}
     total, share = -np.inf, np.inf
     with tqdm(
-        total=len(order),
+        total=len(upper),
         desc="linearize: components",
         file=sys.stderr,
         leave=False,
         disable=not progress,
     ) as bar:
-        while len(results) < len(order) and (neglect == 0 or not share <= neglect):
-            batch = order[len(results) : len(results) + at_once]
-            for n, result in zip(batch.tolist(), work(batch), strict=True):
-                results[n] = result
-                total = np.logaddexp(total, log_weights[n] + float(result["log_evidence"]))
-            others = upper[order[len(results) :]]
-            rest = np.logaddexp.reduce(others) if len(others) else -np.inf
-            share = (
-                float(np.exp(min(rest - total, 700.0))) if rest > -np.inf else 0.0
-            )  # or overflow
-            bar.update(len(batch))
+        while len(results) < len(upper) and (neglect == 0 or not share <= neglect):
+            left = np.asarray([n for n in np.argsort(-upper, kind="stable") if n not in results])
+            batch = left[:at_once]
+            untouched = batch[loose[batch]]
+            if len(untouched):
+                closer = log_weights[untouched] + tighten(untouched)
+                upper[untouched], loose[untouched] = np.minimum(upper[untouched], closer), False
+            else:
+                for n, result in zip(batch.tolist(), work(batch), strict=True):
+                    results[n] = result
+                    total = np.logaddexp(total, log_weights[n] + float(result["log_evidence"]))
+                bar.update(len(batch))
+                left = left[len(batch) :]
+            rest = np.logaddexp.reduce(upper[left]) if len(left) else -np.inf
+            # a difference of more than 700 nats would overflow
+            share = float(np.exp(min(rest - total, 700.0))) if rest > -np.inf else 0.0
     return results, share

@@ -39,14 +39,19 @@ class BoundTask:
     """Bound each component's log-evidence.
 
     Results: `log_evidence`, `misfit`, and the counts of evaluations.
+
+    Attributes:
+        steps: of the bidiagonalization that the bound is read from.
+        name: of the task.
     """
 
+    steps: int
     name: str = "bound"
 
     def prepare(self, problem: InverseProblem) -> Batch:
         """Compile the bound; see `ExampleTask`."""
         components = WhitenedComponents(problem)
-        look = jax.jit(jax.vmap(lambda prior: _bounds.first_look(components, prior)))
+        look = jax.jit(jax.vmap(lambda prior: _bounds.first_look(components, prior, self.steps)))
 
         def work(indices: NDArray[Any]) -> list[dict[str, NDArray[Any]]]:
             found = look(jax.tree.map(lambda leaf: leaf[indices], components.priors))
@@ -56,7 +61,7 @@ class BoundTask:
                     "log_evidence": np.asarray(_bounds.evidence_bound(misfit, matrix)),
                     "misfit": misfit,
                     "forward_evaluations": np.asarray(_bounds.FORWARD_EVALUATIONS),
-                    "gradient_evaluations": np.asarray(_bounds.GRADIENT_EVALUATIONS),
+                    "gradient_evaluations": np.asarray(_bounds.gradient_evaluations(self.steps)),
                 }
                 for misfit, matrix in zip(misfits, matrices, strict=True)
             ]

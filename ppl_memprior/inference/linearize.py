@@ -31,6 +31,8 @@ from ppl_memprior.problem import InverseProblem
 # the number of products and the size of its singular value decomposition, is at most so long.
 DENSE_ELEMENTS = 2**23
 DENSE_SIDE = 1024
+# Steps of bidiagonalization that bound every component, and those that may matter.
+FIRST_STEPS, CLOSER_STEPS = 1, 4
 
 
 class ComponentReport(NamedTuple):
@@ -174,7 +176,7 @@ def linearize(
         return _posterior(problem, results, [], 0.0)
     bounds = map_examples(
         problem,
-        BoundTask(),
+        BoundTask(FIRST_STEPS),
         everything,
         batch_size=_batch_size(10 * (num_model + num_residuals), BLOCK),
         executor=executor,
@@ -183,6 +185,20 @@ def linearize(
         progress=progress,
     )
     _check_finite(problem, dict(enumerate(bounds)))
+    tightened: list[Record] = []
+
+    def tighten(indices: NDArray[Any]) -> NDArray[Any]:
+        records = map_examples(
+            problem,
+            BoundTask(CLOSER_STEPS, "bound-closer"),
+            indices,
+            batch_size=1,
+            executor=executor,
+            store=store,
+        )
+        tightened.extend(records)
+        return np.asarray([record["log_evidence"] for record in records], np.float64)
+
     task = LowRankTask(iterations, accuracy, min(max_rank or num_model, num_model))
 
     def work(indices: NDArray[Any]) -> list[Record]:
@@ -192,13 +208,14 @@ def linearize(
 
     results, neglected = in_order_of_importance(
         work,
+        tighten,
         np.asarray(problem.prior.log_weights, np.float64),
         np.asarray([bound["log_evidence"] for bound in bounds], np.float64),
         neglect,
         at_once=1 if executor is None else BLOCK,
         progress=progress,
     )
-    return _posterior(problem, results, bounds, neglected)
+    return _posterior(problem, results, bounds, neglected, tightened)
 
 
 def check_linearize(problem: InverseProblem) -> None:
@@ -268,6 +285,7 @@ def _posterior(
     results: Mapping[int, Record],
     bounds: Sequence[Record],
     neglected: float,
+    also: Sequence[Record] = (),
 ) -> LinearizedPosterior:
     """Put the components together; those without results keep the prior and lose their weight."""
     priors = jax.tree.map(np.asarray, component_priors(problem.prior))
@@ -298,7 +316,7 @@ def _posterior(
     posterior.log_evidence = jnp.asarray(total + float(problem.log_normalizer()), dtype)
     posterior.neglected_mass = jnp.asarray(neglected, dtype)
     posterior.report = _report({**dict(enumerate(bounds)), **results}, dtype)
-    records = [*results.values(), *bounds]
+    records = [*results.values(), *bounds, *also]
     posterior.num_forward_evaluations = sum(int(r["forward_evaluations"]) for r in records)
     posterior.num_gradient_evaluations = sum(int(r["gradient_evaluations"]) for r in records)
     return posterior

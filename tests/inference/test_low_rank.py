@@ -107,10 +107,24 @@ def test_important_components_first():
         return [{"log_evidence": values[n]} for n in indices]
 
     slack = np.array([1.0, 0.5, 2.0, 0.0, 3.0, 4.0])
+    loose = slack + np.array([1.0, 9.0, 100.0, 9.0, 1.0, 9.0])
+    tightened = []
+
+    def tighten(indices):
+        tightened.extend(indices.tolist())
+        return (values + slack)[indices]
+
     settings = {"at_once": 1, "progress": False}
-    results, rest = in_order_of_importance(work, log_weights, values + slack, 1e-6, **settings)
+    results, rest = in_order_of_importance(
+        work, tighten, log_weights, values + loose, 1e-6, **settings
+    )
     assert asked == [5, 1, 3] and set(results) == {1, 3, 5}
-    expected = np.exp(values + slack)[[0, 2, 4]].sum() / np.exp(values[[1, 3, 5]]).sum()
+    assert tightened == [2, 5, 1, 3]  # those that looked as if they could matter, and no others
+    left = values + np.where(np.isin(range(6), tightened), slack, loose)
+    expected = np.exp(left[[0, 2, 4]]).sum() / np.exp(values[[1, 3, 5]]).sum()
     np.testing.assert_allclose(rest, expected, rtol=1e-9)
-    results, rest = in_order_of_importance(work, log_weights, values + slack, 0.0, **settings)
-    assert len(results) == 6 and rest == 0
+    asked.clear(), tightened.clear()
+    results, rest = in_order_of_importance(
+        work, tighten, log_weights, values + loose, 0.0, **settings
+    )
+    assert len(results) == 6 and rest == 0 and not tightened
