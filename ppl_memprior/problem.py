@@ -103,6 +103,13 @@ class InverseProblem:
             return jnp.asarray(self.prior.examples)
         return self.prior.component_means
 
+    @property
+    def num_examples(self) -> int:
+        """The number N of training examples, without reading them."""
+        if isinstance(self.prior, LowRankGaussianMixture):
+            return self.prior.num_components
+        return self.prior.num_examples
+
     def predict(self, x: ArrayLike, **others: ArrayLike) -> dict[str, jax.Array]:
         """Noise-free data of each Gaussian observed site.
 

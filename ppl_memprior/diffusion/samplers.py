@@ -115,7 +115,7 @@ def dps(
         draws=np.asarray(draws),
         residual_norm=norms[-1],
         skipped_steps=skipped.sum(axis=0),
-        num_forward_evaluations=len(problem.examples) + num_samples * num_steps,
+        num_forward_evaluations=problem.num_examples + num_samples * num_steps,
         num_gradient_evaluations=num_samples * num_steps,
     )
 

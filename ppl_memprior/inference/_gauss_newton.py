@@ -2,18 +2,17 @@
 
 In whitened coordinates the negative log-density of a component's posterior is, but for a constant,
 phi(z) = |r(z)|^2 / 2 + |z|^2 / 2. A step goes to the mean of the posterior that is linearized at
-z; it is halved until phi falls by enough. Twice the same iteration: compiled, for Jacobians that
-are formed, and in Python, for work whose shapes are found on the way.
+z; it is halved until phi falls by enough. The iteration only asks for what it needs; it is answered
+for one component alone, or for many together, so that their solves go into one batch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import Any, NamedTuple, Protocol
 
-import jax
-import jax.numpy as jnp
 import numpy as np
+from numpy.typing import NDArray
 
 from ppl_memprior.inference._gaussian_update import GaussianUpdate
 
@@ -61,105 +60,103 @@ class Mode(NamedTuple):
     first_objective: Any
 
 
-def negligible_decrement(objective: Any, dtype: Any) -> Any:
-    """The squared length of a step that is not worth taking, or that rounding drowns."""
-    return TOLERANCE + ROUNDING * float(jnp.finfo(dtype).eps) * objective
+class Question(NamedTuple):
+    """What an iteration wants to know at z: phi(z), or the component linearized there.
+
+    Attributes:
+        z: the point, shape (d,).
+        linearize: the `Linearized` component is wanted, otherwise phi alone.
+        before: the linearization before, if any.
+    """
+
+    z: Any
+    linearize: bool
+    before: Any
 
 
-def _target(objective: Any, length: Any, decrement: Any, dtype: Any) -> Any:
-    rounding = ROUNDING * float(jnp.finfo(dtype).eps) * objective
-    return objective - SUFFICIENT * length * decrement + rounding
+Search = Generator[Question, Any, Mode]
 
 
-def compiled_mode(
-    linearize_at: Callable[[jax.Array], Any],
-    objective: Callable[[jax.Array], jax.Array],
-    start: jax.Array,
-    iterations: int,
-) -> Mode:
-    """Iterate inside `jit`; under `vmap` components that have finished wait for the others.
+def search_mode(start: NDArray[Any], iterations: int) -> Search:
+    """Iterate, given the answer to one question after the other.
 
     Args:
-        linearize_at: from z to a pytree with the attributes of `Linearized`.
-        objective: phi.
         start: first z, shape (d,).
         iterations: steps at most.
     """
     dtype = start.dtype
+    rounding = ROUNDING * float(np.finfo(dtype).eps)
 
-    def worth_a_step(mode: Mode) -> jax.Array:
-        return mode.linearized.decrement > negligible_decrement(mode.linearized.objective, dtype)
+    def negligible(here: Linearized) -> bool:
+        return bool(here.decrement <= TOLERANCE + rounding * here.objective)
 
-    def step(state: tuple[Mode, jax.Array]) -> tuple[Mode, jax.Array]:
-        mode, _ = state
-        here = mode.linearized
-        direction = here.update.mean - mode.z
-
-        def too_long(trial: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
-            length, value, _ = trial
-            # written so that a value that is not a number counts as too long
-            falls = value <= _target(here.objective, length, here.decrement, dtype)
-            return ~falls & (length > SHORTEST)
-
-        def halve(
-            trial: tuple[jax.Array, jax.Array, jax.Array],
-        ) -> tuple[jax.Array, jax.Array, jax.Array]:
-            length, _, count = trial
-            return length / 2, objective(mode.z + length / 2 * direction), count + 1
-
-        whole = jnp.ones((), dtype)
-        first = (whole, objective(mode.z + direction), mode.forward_evaluations + 1)
-        length, value, count = jax.lax.while_loop(too_long, halve, first)
-        falls = value <= _target(here.objective, length, here.decrement, dtype)
-        z = jnp.where(falls, mode.z + length * direction, mode.z)
-        moved = mode._replace(
-            z=z,
-            linearized=linearize_at(z),
-            iterations=mode.iterations + 1,
-            forward_evaluations=count,
-        )
-        return moved, ~falls
-
-    def goes_on(state: tuple[Mode, jax.Array]) -> jax.Array:
-        mode, stuck = state
-        return (mode.iterations < iterations) & ~stuck & worth_a_step(mode)
-
-    none = jnp.zeros((), jnp.int32)
-    first = linearize_at(start)
-    mode = Mode(start, first, none, jnp.zeros((), bool), none, first.objective)
-    if iterations:
-        mode, _ = jax.lax.while_loop(goes_on, step, (mode, jnp.zeros((), bool)))
-    return mode._replace(converged=~worth_a_step(mode))
-
-
-def stepwise_mode(
-    linearize_at: Callable[[Any, Any], Any],
-    objective: Callable[[Any], float],
-    start: Any,
-    iterations: int,
-) -> Mode:
-    """Iterate in Python.
-
-    Args:
-        linearize_at: from z and the linearization before (or None) to a `Linearized`.
-        objective: phi.
-        start: first z, shape (d,), NumPy.
-        iterations: steps at most.
-    """
-    first = linearize_at(start, None)
+    first: Linearized = yield Question(start, True, None)
     z, here, count, trials = start, first, 0, 0
-    dtype = start.dtype
-    while here.decrement > negligible_decrement(here.objective, dtype) and count < iterations:
+    # written so that what is not a number ends the iteration, and counts as too long a step
+    while count < iterations and here.decrement > 0 and not negligible(here):
         direction = here.update.mean - z
         length, falls = 1.0, False
         while not falls and length >= SHORTEST:
-            value = objective((z + length * direction).astype(dtype))
+            value = yield Question((z + length * direction).astype(dtype), False, None)
             trials += 1
-            falls = value <= _target(here.objective, length, here.decrement, dtype)
+            enough = here.objective - SUFFICIENT * length * here.decrement
+            falls = bool(value <= enough + rounding * here.objective)
             length = length if falls else length / 2
         if not falls:
             break
-        z = np.asarray(z + length * direction, dtype)
-        here, count = linearize_at(z, here), count + 1
-    converged = here.decrement <= negligible_decrement(here.objective, dtype)
-    return Mode(z, here, count, converged, trials, first.objective)
+        z = (z + length * direction).astype(dtype)
+        here = yield Question(z, True, here)
+        count += 1
+    return Mode(z, here, count, negligible(here), trials, first.objective)
+
+
+def alone(
+    search: Search, linearize_at: Callable[[Any, Any], Any], objective: Callable[[Any], float]
+) -> Mode:
+    """Answer the questions of one iteration.
+
+    Args:
+        search: the iteration.
+        linearize_at: from z and the linearization before (or None) to a `Linearized`.
+        objective: phi.
+    """
+    try:
+        question = next(search)
+        while True:
+            z, linearize, before = question
+            question = search.send(linearize_at(z, before) if linearize else objective(z))
+    except StopIteration as end:
+        return end.value
+
+
+def together(
+    searches: Sequence[Search],
+    linearize_at: Callable[[NDArray[Any], NDArray[Any]], Iterable[Any]],
+    objectives: Callable[[NDArray[Any], NDArray[Any]], Iterable[Any]],
+) -> list[Mode]:
+    """Answer the questions of several iterations, those of one kind at once.
+
+    Args:
+        searches: the iterations.
+        linearize_at: from numbers of iterations, shape (B,), and their z, shape (B, d), to a
+            `Linearized` for each.
+        objectives: from the same to phi for each.
+
+    Returns:
+        Where they ended, in their order.
+    """
+    questions = {n: next(search) for n, search in enumerate(searches)}
+    modes: dict[int, Mode] = {}
+    while questions:
+        for linearize, answer in ((False, objectives), (True, linearize_at)):
+            asking = [n for n, question in questions.items() if question.linearize == linearize]
+            if not asking:
+                continue
+            points = np.stack([questions[n].z for n in asking])
+            for n, found in zip(asking, answer(np.asarray(asking), points), strict=True):
+                try:
+                    questions[n] = searches[n].send(found)
+                except StopIteration as end:
+                    modes[n] = end.value
+                    del questions[n]
+    return [modes[n] for n in range(len(searches))]

@@ -10,9 +10,6 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
-
 
 class Spectrum(NamedTuple):
     """B = U S V^T, and the data in the coordinates of U; JAX or NumPy arrays.
@@ -64,17 +61,21 @@ def gaussian_update(spectrum: Spectrum) -> GaussianUpdate:
     )
 
 
-def dense_spectrum(b: jax.Array, r: jax.Array) -> Spectrum:
-    """The spectrum of a matrix (m, d) and data (m,); a QR factorization reduces the tall side."""
+def dense_spectrum(b: Any, r: Any) -> Spectrum:
+    """The spectrum of a matrix (m, d) and data (m,); a QR factorization reduces the tall side.
+
+    Of JAX arrays or of NumPy's, as given; all finite.
+    """
+    xp = b.__array_namespace__()
     if b.shape[0] <= b.shape[1]:
-        q, triangle = jnp.linalg.qr(b.T)
-        v, s, ut = jnp.linalg.svd(triangle, full_matrices=False)
-        return Spectrum(s, (q @ v).T, ut @ r, jnp.zeros((), r.dtype))
-    q, triangle = jnp.linalg.qr(b)
-    u, s, vt = jnp.linalg.svd(triangle, full_matrices=False)
+        q, triangle = xp.linalg.qr(b.T)
+        v, s, ut = xp.linalg.svd(triangle, full_matrices=False)
+        return Spectrum(s, (q @ v).T, ut @ r, xp.zeros((), dtype=r.dtype))
+    q, triangle = xp.linalg.qr(b)
+    u, s, vt = xp.linalg.svd(triangle, full_matrices=False)
     left = q @ u
     coefficients = r @ left
     rest = r - left @ coefficients
     # once more: what rounding left along U weighs 1 here, and 1 / (1 + s^2) where it belongs
     rest = rest - left @ (rest @ left)
-    return Spectrum(s, vt, coefficients, jnp.sum(rest**2))
+    return Spectrum(s, vt, coefficients, xp.sum(rest**2))

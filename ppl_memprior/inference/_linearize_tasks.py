@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 from ppl_memprior.inference import _bounds
 from ppl_memprior.inference._component_prior import ComponentPrior, posterior_directions
-from ppl_memprior.inference._gauss_newton import Mode, compiled_mode, stepwise_mode
+from ppl_memprior.inference._gauss_newton import Mode, alone, search_mode, together
 from ppl_memprior.inference._gaussian_update import (
     GaussianUpdate,
     Spectrum,
@@ -28,6 +29,7 @@ from ppl_memprior.inference._low_rank import Products, low_rank
 from ppl_memprior.inference._whitened import WhitenedComponents
 from ppl_memprior.problem import InverseProblem
 
+FEW = 8  # components that are worked on as if they were so many
 BLOCK = 16  # products that go into one batch, and directions found at a time
 _SEED = 0  # of the random probes: example n at its i-th linearization always gets the same ones
 
@@ -81,25 +83,40 @@ class DenseTask:
     name: str = "linearize-dense"
 
     def prepare(self, problem: InverseProblem) -> Batch:
-        """Compile the linearization of a batch; see `ExampleTask`."""
+        """Compile the Jacobians of a batch; see `ExampleTask`."""
         components = WhitenedComponents(problem)
+        priors = jax.tree.map(np.asarray, components.priors)
         products = min(components.num_model, components.num_data)
-
-        # One after the other: two batched LAPACK calls of one program can wait for each other's
-        # threads for ever (jaxlib 0.10), and components need not wait for the slowest to converge.
-        linearize_one = jax.jit(lambda prior: _linearize_dense(components, prior, self.iterations))
+        # Factorized outside of the compiled programs: two batched LAPACK calls of one program can
+        # wait for each other's threads for ever (jaxlib 0.10).
+        jacobians = jax.jit(jax.vmap(partial(_residual_and_jacobian, components)))
+        looks = jax.jit(jax.vmap(partial(_mean_and_misfit, components)))
 
         def work(indices: NDArray[Any]) -> list[dict[str, NDArray[Any]]]:
+            def linearize_at(which: NDArray[Any], z: NDArray[Any]) -> list[_Linearized]:
+                r, b = _filled_up(jacobians, components.priors, indices, which, z)
+                return [_linearized_dense(*each) for each in zip(z, r, b, strict=True)]
+
+            def objectives(which: NDArray[Any], z: NDArray[Any]) -> NDArray[Any]:
+                _, misfits = _filled_up(looks, components.priors, indices, which, z)
+                return 0.5 * (misfits + np.sum(z**2, axis=1))
+
+            start = np.zeros(components.num_model, components.dtype)
+            searches = [search_mode(start, self.iterations) for _ in indices]
+            modes = together(searches, linearize_at, objectives)
+            posteriors = [_posterior(mode, self.iterations) for mode in modes]
+            z = np.stack([mean for _, mean in posteriors]).astype(components.dtype)
+            everything = np.arange(len(indices))
+            means, misfits = _filled_up(looks, components.priors, indices, everything, z)
             results = []
-            for n in indices:
-                prior = components.component(int(n))
-                one: _Found = jax.tree.map(np.asarray, linearize_one(prior))
-                linearizations = int(one.mode.iterations) + 1
+            for i, n in enumerate(indices):
+                found = _Found(modes[i], posteriors[i][0], z[i], means[i], misfits[i])
                 counts = {
-                    "forward_evaluations": linearizations + int(one.mode.forward_evaluations) + 1,
-                    "gradient_evaluations": linearizations * products,
+                    "forward_evaluations": modes[i].iterations + modes[i].forward_evaluations + 2,
+                    "gradient_evaluations": (modes[i].iterations + 1) * products,
                 }
-                results.append(_result(prior, one, 0.0, counts))
+                prior = jax.tree.map(lambda leaf, n=n: leaf[n], priors)
+                results.append(_result(prior, found, 0.0, counts))
             return results
 
         return work
@@ -158,7 +175,7 @@ class LowRankTask:
             return 0.5 * float(_squared(component.residual(z)) + _squared(z))
 
         origin = np.zeros(components.num_model, components.dtype)
-        mode = stepwise_mode(linearize_at, objective, origin, self.iterations)
+        mode = alone(search_mode(origin, self.iterations), linearize_at, objective)
         update, z = _posterior(mode, self.iterations)
         mean = np.asarray(component.prior.at(jnp.asarray(z, components.dtype)))
         found = _Found(mode, update, z, mean, _squared(component.residual(z)))
@@ -187,24 +204,44 @@ class _Found(NamedTuple):
     misfit_at_mean: Any
 
 
-def _linearize_dense(
-    components: WhitenedComponents, prior: ComponentPrior, iterations: int
-) -> _Found:
+def _residual_and_jacobian(
+    components: WhitenedComponents, prior: ComponentPrior, z: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """r(z), shape (m,), and B = -dr/dz, shape (m, d)."""
     jacobian = jax.jacfwd if components.num_model <= components.num_data else jax.jacrev
+    slope, r = jacobian(lambda z: (components.residual(prior, z),) * 2, has_aux=True)(z)
+    return r, -slope
 
-    def residual(z: jax.Array) -> jax.Array:
-        return components.residual(prior, z)
 
-    def linearize_at(z: jax.Array) -> _Linearized:
-        slope, r = jacobian(lambda z: (residual(z),) * 2, has_aux=True)(z)
-        return _linearized(z, r, dense_spectrum(-slope, r - slope @ z), jnp.zeros(()))
+def _mean_and_misfit(
+    components: WhitenedComponents, prior: ComponentPrior, z: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """The model at z, shape (d,), and |r(z)|^2."""
+    return prior.at(z), jnp.sum(components.residual(prior, z) ** 2)
 
-    def objective(z: jax.Array) -> jax.Array:
-        return 0.5 * (_squared(residual(z)) + _squared(z))
 
-    mode = compiled_mode(linearize_at, objective, jnp.zeros_like(prior.mean), iterations)
-    update, z = _posterior(mode, iterations)
-    return _Found(mode, update, z, prior.at(z), _squared(residual(z)))
+def _filled_up(
+    function: Callable[..., Any],
+    priors: ComponentPrior,
+    indices: NDArray[Any],
+    which: NDArray[Any],
+    z: NDArray[Any],
+) -> Any:
+    """A batched function at some of the components of a batch, compiled for two sizes at most."""
+    size = min(FEW, len(indices)) if len(which) <= FEW else len(indices)
+    filled = np.minimum(np.arange(size), len(which) - 1)
+    chosen = jax.tree.map(lambda leaf: leaf[indices[which[filled]]], priors)
+    return jax.tree.map(lambda leaf: np.asarray(leaf)[: len(which)], function(chosen, z[filled]))
+
+
+def _linearized_dense(z: Any, r: Any, b: Any) -> _Linearized:
+    if np.isfinite(r).all() and np.isfinite(b).all():
+        return _linearized(z, r, dense_spectrum(b, r + b @ z), 0.0)
+    # factorizations raise on what is not finite; `linearize` says which examples it was
+    rank = min(b.shape)
+    nothing = np.full(rank, np.nan, b.dtype)
+    spectrum = Spectrum(nothing, np.zeros((rank, len(z)), b.dtype), nothing, b.dtype.type(np.nan))
+    return _linearized(z, r, spectrum, 0.0)
 
 
 def _linearized(z: Any, r: Any, spectrum: Spectrum, truncation_error: Any) -> _Linearized:

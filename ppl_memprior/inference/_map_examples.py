@@ -83,7 +83,7 @@ def map_examples(
             other settings.
         RuntimeError: the task failed in a worker (which examples).
     """
-    wanted = _checked_indices(indices, problem.prior.num_examples, batch_size)
+    wanted = _checked_indices(indices, problem.num_examples, batch_size)
     if executor is not None:
         check_executor(executor)
     kept = None if store is None else ExampleStore(store, problem_fingerprint(problem), task)

@@ -191,7 +191,7 @@ def gibbs(
     return GibbsResult(
         latents=chains.latents,
         sample_stats={name: chains.sample_stats[path] for path, name in _STATS.items()},
-        num_forward_evaluations=updates * len(problem.examples) + chains.num_evaluations,
+        num_forward_evaluations=updates * problem.num_examples + chains.num_evaluations,
         num_gradient_evaluations=chains.num_evaluations,
     )
 

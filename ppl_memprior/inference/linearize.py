@@ -157,7 +157,7 @@ def linearize(
     """
     check_linearize(problem)
     _check_settings(iterations, accuracy, max_rank, neglect)
-    num, num_model = len(problem.examples), math.prod(problem.event_shape)
+    num, num_model = problem.num_examples, math.prod(problem.event_shape)
     num_residuals = _num_residuals(problem)
     everything = np.arange(num)
     if _is_dense(num_model, num_residuals, max_rank):
@@ -263,8 +263,8 @@ def _num_residuals(problem: InverseProblem) -> int:
 
 def _check_finite(problem: InverseProblem, results: Mapping[int, Record]) -> None:
     """Raise a `ValueError` that says what is not finite, and at which examples."""
-    failed = np.zeros(len(problem.examples), dtype=bool)
-    bent = np.zeros(len(problem.examples), dtype=bool)
+    failed = np.zeros(problem.num_examples, dtype=bool)
+    bent = np.zeros(problem.num_examples, dtype=bool)
     for n, result in results.items():
         failed[n] = not np.isfinite(result["misfit"])
         bent[n] = not all(np.isfinite(value).all() for value in result.values())

@@ -107,7 +107,7 @@ def lookup(
         RuntimeError: a forward solve failed in a worker (which examples).
     """
     check_lookup(problem)
-    num = problem.prior.num_examples
+    num = problem.num_examples
     pieces = 1 if executor is None and store is None else MIN_PIECES
     elements = problem.num_data + math.prod(problem.event_shape)
     records = map_examples(
