@@ -96,10 +96,13 @@ class LinearizedPosterior(LowRankGaussianMixture):
 
         Half the difference of the misfit that the forward operator has there and the one that
         its linearization promised, in nats (scalar). Below about one half the linearized
-        posterior can be believed; far above, it describes another problem. A component that was
-        linearized at its mode has no such error there, by construction.
+        posterior can be believed; far above, it describes another problem. NaN where a component
+        was iterated to its mode, which is its mean: there the two agree by construction and say
+        nothing of the rest. Then let `psis` tell.
         """
-        error = 0.5 * jnp.abs(self.report.misfit_at_mean - self.report.linearized_misfit)
+        report = self.report
+        error = 0.5 * jnp.abs(report.misfit_at_mean - report.linearized_misfit)
+        error = jnp.where((report.iterations > 0) & report.converged, jnp.nan, error)
         weights = jnp.exp(self.log_weights)
         return jnp.sum(jnp.where(weights > 0, weights * error, 0.0))
 
