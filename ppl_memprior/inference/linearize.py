@@ -10,7 +10,9 @@ decided how and for which components, and the posterior is put together.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
 from typing import Any, NamedTuple
 
 import jax
@@ -18,12 +20,11 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from ppl_memprior._progress import BATCH_ELEMENTS, BATCH_ITEMS
 from ppl_memprior.distributions import LowRankGaussianMixture, MemorizedPrior
 from ppl_memprior.inference._component_prior import component_priors
 from ppl_memprior.inference._importance import in_order_of_importance
 from ppl_memprior.inference._linearize_tasks import BLOCK, BoundTask, DenseTask, LowRankTask
-from ppl_memprior.inference._map_examples import Record, map_examples
+from ppl_memprior.inference._map_examples import Record, examples_in_batch, map_examples
 from ppl_memprior.inference.lookup import check_finite_examples
 from ppl_memprior.problem import InverseProblem
 
@@ -114,8 +115,8 @@ def linearize(
     accuracy: float = 0.1,
     max_rank: int | None = None,
     neglect: float = 1e-6,
-    executor: Any = None,
-    store: Any = None,
+    executor: Executor | None = None,
+    store: str | os.PathLike[str] | None = None,
     progress: bool = False,
 ) -> LinearizedPosterior:
     """Posterior and evidence of the problem linearized at every training example.
@@ -141,9 +142,11 @@ def linearize(
             that costs.
         neglect: components are left out that together have less than this share of the weight;
             0 linearizes all. Where Jacobians are formed, all are.
-        executor: a `concurrent.futures.Executor` to do the components' work; in this process if
-            None.
-        store: folder that keeps finished components, to go on from there.
+        executor: where the components' work is done: any `concurrent.futures.Executor`, Dask's
+            `client.get_executor()` included; here, without one. By products several components
+            are begun at once, and a few more of them than needed may be finished.
+        store: folder that keeps finished components. Called again with the same problem and
+            settings after an interruption, those in it are not repeated.
         progress: show bars on stderr.
 
     Returns:
@@ -154,7 +157,8 @@ def linearize(
     Raises:
         ValueError: a `MemorizedPrior` (it has no bandwidth), noise that is not Gaussian, extra
             latent sites, no data, a setting out of range, non-finite forward output or Jacobian
-            (which examples).
+            (which examples); a store of another problem or other settings.
+        RuntimeError: a component failed in a worker (which example).
     """
     check_linearize(problem)
     _check_settings(iterations, accuracy, max_rank, neglect)
@@ -166,7 +170,9 @@ def linearize(
             problem,
             DenseTask(iterations),
             everything,
-            batch_size=_batch_size(8 * num_model * num_residuals, BATCH_ITEMS),
+            batch_size=examples_in_batch(
+                num, 8 * num_model * num_residuals, executor=executor, store=store
+            ),
             executor=executor,
             store=store,
             description="linearize: examples",
@@ -179,7 +185,9 @@ def linearize(
         problem,
         BoundTask(),
         everything,
-        batch_size=_batch_size(10 * (num_model + num_residuals), BLOCK),
+        batch_size=examples_in_batch(
+            num, 10 * (num_model + num_residuals), executor=executor, store=store, at_most=BLOCK
+        ),
         executor=executor,
         store=store,
         description="linearize: bounds",
@@ -236,10 +244,6 @@ def _is_dense(num_model: int, num_residuals: int, max_rank: int | None) -> bool:
     side = min(num_model, num_residuals)
     fits = num_model * num_residuals <= DENSE_ELEMENTS and side <= DENSE_SIDE
     return fits and (max_rank is None or max_rank >= side)
-
-
-def _batch_size(elements_per_item: int, most: int) -> int:
-    return max(1, min(most, BATCH_ELEMENTS // elements_per_item))
 
 
 def _num_residuals(problem: InverseProblem) -> int:
