@@ -247,6 +247,7 @@ def _checked_directions(directions: ArrayLike, num: int, event_shape: tuple[int,
     _checks.require_finite("directions", array)
     if not isinstance(array, jax.core.Tracer):
         rows = np.asarray(array).reshape(num, rank, math.prod(event_shape))
+        rows = rows[np.any(rows != 0, axis=(1, 2))]  # most may have lost their weight
         used = np.any(rows != 0, axis=2)
         gram = rows @ rows.swapaxes(1, 2)
         error = float(np.max(np.abs(gram - used[:, None] * np.eye(rank)), initial=0.0))

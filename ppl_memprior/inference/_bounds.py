@@ -68,13 +68,21 @@ def first_look(components: WhitenedComponents, prior: ComponentPrior, steps: int
     return FirstLook(bidiagonal, jnp.sum(r**2))
 
 
-def evidence_bound(misfit: NDArray[Any], bidiagonal: NDArray[Any]) -> float:
-    """Upper bound on the log-evidence, without the normalizer; NaN for what is not finite."""
-    if not (np.isfinite(misfit) and np.isfinite(bidiagonal).all()):
-        return float("nan")
-    left, s, _ = np.linalg.svd(bidiagonal.astype(np.float64))
-    quadratic = float(misfit) * np.sum(left[0] ** 2 / (1 + s**2))
-    return -0.5 * float(quadratic + np.sum(np.log1p(s**2)))
+def evidence_bounds(found: FirstLook) -> NDArray[Any]:
+    """Upper bounds on the log-evidences, without the normalizer; NaN for what is not finite.
+
+    Args:
+        found: of several components, with a leading axis of length B.
+
+    Returns:
+        Shape (B,), in float64.
+    """
+    misfit, bidiagonal = np.asarray(found.misfit), np.asarray(found.bidiagonal, np.float64)
+    finite = np.isfinite(misfit) & np.isfinite(bidiagonal).all(axis=(1, 2))
+    left, s, _ = np.linalg.svd(np.where(finite[:, None, None], bidiagonal, 0.0))
+    quadratic = misfit * np.sum(left[:, 0] ** 2 / (1 + s**2), axis=1)
+    bounds = -0.5 * (quadratic + np.sum(np.log1p(s**2), axis=1))
+    return np.where(finite, bounds, np.nan)
 
 
 def _unit(vector: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -57,15 +57,15 @@ class BoundTask:
 
         def work(indices: NDArray[Any]) -> list[dict[str, NDArray[Any]]]:
             found = look(jax.tree.map(lambda leaf: leaf[indices], components.priors))
-            misfits, matrices = np.asarray(found.misfit), np.asarray(found.bidiagonal)
+            bounds = _bounds.evidence_bounds(found)
             return [
                 {
-                    "log_evidence": np.asarray(_bounds.evidence_bound(misfit, matrix)),
+                    "log_evidence": bound,
                     "misfit": misfit,
                     "forward_evaluations": np.asarray(_bounds.FORWARD_EVALUATIONS),
                     "gradient_evaluations": np.asarray(_bounds.gradient_evaluations(self.steps)),
                 }
-                for misfit, matrix in zip(misfits, matrices, strict=True)
+                for bound, misfit in zip(bounds, np.asarray(found.misfit), strict=True)
             ]
 
         return work

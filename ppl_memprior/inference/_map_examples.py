@@ -16,6 +16,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ppl_memprior._fingerprint import problem_fingerprint
+from ppl_memprior._progress import BATCH_ITEMS, items_in_batch
 from ppl_memprior.inference._example_store import ExampleStore, Record
 from ppl_memprior.inference._workers import (
     BatchFunction,
@@ -26,6 +27,9 @@ from ppl_memprior.inference._workers import (
     run_on_workers,
 )
 from ppl_memprior.problem import InverseProblem
+
+#: Batches into which work is divided that is spread or stored: one of them is lost at most.
+MIN_PIECES = 64
 
 
 class ExampleTask(Protocol):
@@ -61,7 +65,8 @@ def map_examples(
     """Do a task at the examples named, in batches.
 
     May be called several times with one store and task: what is stored is found by the index of
-    its example, whatever the batches were.
+    its example, whatever the batches were. A batch with a NaN in a result is not kept, so that
+    what failed is tried again.
 
     Args:
         problem: the inverse problem.
@@ -105,7 +110,7 @@ def map_examples(
         def finish(batch: np.ndarray, records: list[Record]) -> None:
             _check_records(task, records, size)
             records = records[: len(batch)]  # without those of the filled up places
-            if kept is not None:
+            if kept is not None and not _has_nan(records):
                 kept.add(batch.tolist(), records)
             finished.update(zip(batch.tolist(), records, strict=True))
             bar.update(len(batch))
@@ -115,6 +120,29 @@ def map_examples(
         elif batches:
             run_on_workers(executor, problem, task, batches, size, finish)
     return [finished[index] for index in wanted]
+
+
+def examples_in_batch(
+    count: int,
+    elements_per_example: int,
+    *,
+    executor: Executor | None,
+    store: str | os.PathLike[str] | None,
+    at_most: int = BATCH_ITEMS,
+) -> int:
+    """How many examples `map_examples` should take at a time: the memory is bounded by that.
+
+    Work that is spread or stored is cut into `MIN_PIECES` batches at least, as far as there are
+    examples, so that all workers have some and an interruption costs little.
+
+    Args:
+        count: examples in all.
+        elements_per_example: numbers that one example needs while it is worked on.
+        executor, store: as `map_examples` will get them.
+        at_most: examples in a batch.
+    """
+    pieces = 1 if executor is None and store is None else MIN_PIECES
+    return min(at_most, items_in_batch(count, elements_per_example, at_least=pieces))
 
 
 def _run_here(
@@ -137,6 +165,11 @@ def _check_records(task: ExampleTask, records: list[Record], size: int) -> None:
     if not isinstance(records, list) or len(records) != size:
         found = f"{len(records)}" if isinstance(records, list) else type(records).__name__
         raise TypeError(f"{task.name} must return a list of {size} dicts, got {found}")
+
+
+def _has_nan(records: list[Record]) -> bool:
+    values = [np.asarray(value) for record in records for value in record.values()]
+    return any(np.isnan(v).any() for v in values if np.issubdtype(v.dtype, np.inexact))
 
 
 def _checked_indices(indices: np.ndarray, num_examples: int, batch_size: int) -> list[int]:

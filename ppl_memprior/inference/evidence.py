@@ -48,6 +48,7 @@ def evidence(
     problem: InverseProblem,
     sigma: ArrayLike,
     *,
+    iterations: int = 0,
     rng_key: jax.Array | None = None,
     num_draws: int = 2000,
     progress: bool = False,
@@ -55,8 +56,9 @@ def evidence(
     """log p(data | sigma) for each bandwidth of a grid.
 
     Without a key it is that of the problem linearized at the examples, which is exact where the
-    forward operator is linear and the noise Gaussian. With a key each value is corrected by
-    importance sampling from the linearized posterior.
+    forward operator is linear and the noise Gaussian; with `iterations`, Laplace's approximation
+    at the components' modes. With a key each value is corrected by importance sampling from that
+    posterior.
 
     Every bandwidth costs what `linearize` costs, compilation included, and with a key
     `num_draws` forward solves more.
@@ -64,14 +66,15 @@ def evidence(
     Args:
         problem: an inverse problem that `linearize` takes; its own bandwidth does not matter.
         sigma: bandwidths, shape (K,), positive, in the unit of the examples.
+        iterations: Gauss-Newton steps of each component at each bandwidth, at most.
         rng_key: JAX random key, for the correction.
         num_draws: importance draws for each bandwidth.
         progress: show bars, on stderr.
 
     Raises:
-        ValueError: an empty grid, a bandwidth that is not positive and finite, or what
-            `linearize` cannot take (a `MemorizedPrior`, noise that is not Gaussian, extra latent
-            sites).
+        ValueError: an empty grid, a bandwidth that is not positive and finite, a negative number
+            of iterations, or what `linearize` cannot take (a `MemorizedPrior`, noise that is not
+            Gaussian, extra latent sites).
     """
     prior = problem.prior
     if not isinstance(prior, DiffusionMixturePrior):
@@ -84,7 +87,7 @@ def evidence(
     log_evidence, errors, shapes = [], [], []
     for i, bandwidth in enumerate(grid):
         narrowed = problem.with_prior(_with_bandwidth(prior, bandwidth))
-        linearized = linearize(narrowed, progress=progress)
+        linearized = linearize(narrowed, iterations=iterations, progress=progress)
         if rng_key is None:
             log_evidence.append(float(linearized.log_evidence))
             continue

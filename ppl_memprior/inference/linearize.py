@@ -10,7 +10,10 @@ decided how and for which components, and the posterior is put together.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -18,12 +21,12 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from ppl_memprior._progress import BATCH_ELEMENTS, BATCH_ITEMS
+from ppl_memprior._progress import BATCH_ITEMS
 from ppl_memprior.distributions import LowRankGaussianMixture, MemorizedPrior
 from ppl_memprior.inference._component_prior import component_priors
 from ppl_memprior.inference._importance import in_order_of_importance
 from ppl_memprior.inference._linearize_tasks import BLOCK, BoundTask, DenseTask, LowRankTask
-from ppl_memprior.inference._map_examples import Record, map_examples
+from ppl_memprior.inference._map_examples import Record, examples_in_batch, map_examples
 from ppl_memprior.inference.lookup import check_finite_examples
 from ppl_memprior.problem import InverseProblem
 
@@ -31,7 +34,11 @@ from ppl_memprior.problem import InverseProblem
 # the number of products and the size of its singular value decomposition, is at most so long.
 DENSE_ELEMENTS = 2**23
 DENSE_SIDE = 1024
-# Steps of bidiagonalization that bound every component, and those that may matter.
+# Multiplications in the factorizations of all Jacobians, about a second of work, below which it is
+# not asked which of them matter.
+BOUNDED_OPERATIONS = 10**9
+# Steps of bidiagonalization that bound every component where products are dear, and those that may
+# matter or are cheap.
 FIRST_STEPS, CLOSER_STEPS = 1, 4
 
 
@@ -98,10 +105,13 @@ class LinearizedPosterior(LowRankGaussianMixture):
 
         Half the difference of the misfit that the forward operator has there and the one that
         its linearization promised, in nats (scalar). Below about one half the linearized
-        posterior can be believed; far above, it describes another problem. A component that was
-        linearized at its mode has no such error there, by construction.
+        posterior can be believed; far above, it describes another problem. NaN where a component
+        was iterated to its mode, which is its mean: there the two agree by construction and say
+        nothing of the rest. Then let `psis` tell.
         """
-        error = 0.5 * jnp.abs(self.report.misfit_at_mean - self.report.linearized_misfit)
+        report = self.report
+        error = 0.5 * jnp.abs(report.misfit_at_mean - report.linearized_misfit)
+        error = jnp.where((report.iterations > 0) & report.converged, jnp.nan, error)
         weights = jnp.exp(self.log_weights)
         return jnp.sum(jnp.where(weights > 0, weights * error, 0.0))
 
@@ -113,8 +123,8 @@ def linearize(
     accuracy: float = 0.1,
     max_rank: int | None = None,
     neglect: float = 1e-6,
-    executor: Any = None,
-    store: Any = None,
+    executor: Executor | None = None,
+    store: str | os.PathLike[str] | None = None,
     progress: bool = False,
 ) -> LinearizedPosterior:
     """Posterior and evidence of the problem linearized at every training example.
@@ -124,11 +134,13 @@ def linearize(
     by Laplace's approximation there.
 
     Jacobians of at most `DENSE_ELEMENTS` elements are formed. Otherwise products with them find
-    the directions that the data inform, component by component, the most important first: a few
-    products bound each component's evidence from above, and components that cannot matter are
-    left out. For `iterations=0` the bound is proven; for iterated components, whose evidence is
-    another one, it is an estimate. The random probes of the products depend on the example's
-    index alone: the same problem gives the same result.
+    the directions that the data inform; the random probes among them depend on the example's index
+    alone, so that the same problem gives the same result.
+
+    Where there is much to do the most important components come first: a few products bound each
+    component's evidence from above, and components that cannot matter are left out. For
+    `iterations=0` the bound is proven; for iterated components, whose evidence is another one, it
+    is an estimate, and where Jacobians are formed all components are iterated.
 
     Args:
         problem: an inverse problem with a `DiffusionMixturePrior` or a `LowRankGaussianMixture`
@@ -139,10 +151,12 @@ def linearize(
         max_rank: most directions to find for a component; a report's `truncation_error` says what
             that costs.
         neglect: components are left out that together have less than this share of the weight;
-            0 linearizes all. Where Jacobians are formed, all are.
-        executor: a `concurrent.futures.Executor` to do the components' work; in this process if
-            None.
-        store: folder that keeps finished components, to go on from there.
+            0 linearizes all.
+        executor: where the components' work is done: any `concurrent.futures.Executor`, Dask's
+            `client.get_executor()` included; here, without one. By products several components
+            are begun at once, and a few more of them than needed may be finished.
+        store: folder that keeps finished components. Called again with the same problem and
+            settings after an interruption, those in it are not repeated.
         progress: show bars on stderr.
 
     Returns:
@@ -153,56 +167,58 @@ def linearize(
     Raises:
         ValueError: a `MemorizedPrior` (it has no bandwidth), noise that is not Gaussian, extra
             latent sites, no data, a setting out of range, non-finite forward output or Jacobian
-            (which examples).
+            (which examples); a store of another problem or other settings.
+        RuntimeError: a component failed in a worker (which example).
     """
     check_linearize(problem)
     _check_settings(iterations, accuracy, max_rank, neglect)
     num, num_model = problem.num_examples, math.prod(problem.event_shape)
     num_residuals = _num_residuals(problem)
-    everything = np.arange(num)
-    if _is_dense(num_model, num_residuals, max_rank):
-        found = map_examples(
-            problem,
-            DenseTask(iterations),
-            everything,
-            batch_size=_batch_size(8 * num_model * num_residuals, BATCH_ITEMS),
-            executor=executor,
-            store=store,
+    dense = _is_dense(num_model, num_residuals, max_rank)
+    task: DenseTask | LowRankTask = DenseTask(iterations)
+    if not dense:
+        task = LowRankTask(iterations, accuracy, min(max_rank or num_model, num_model))
+    do = partial(map_examples, problem, executor=executor, store=store)
+    in_batch = partial(examples_in_batch, num, executor=executor, store=store)
+
+    # a bound is proven for components that are not iterated; where linearizing all of them is a
+    # matter of seconds, finding out which ones matter is not worth it
+    seldom = num * num_model * num_residuals * min(num_model, num_residuals) < BOUNDED_OPERATIONS
+    if dense and (seldom or iterations or not neglect):
+        found = do(
+            task,
+            np.arange(num),
+            batch_size=in_batch(8 * num_model * num_residuals),
             description="linearize: examples",
             progress=progress,
         )
         results = dict(enumerate(found))
         _check_finite(problem, results)
         return _posterior(problem, results, [], 0.0)
-    bounds = map_examples(
-        problem,
-        BoundTask(FIRST_STEPS),
-        everything,
-        batch_size=_batch_size(10 * (num_model + num_residuals), BLOCK),
-        executor=executor,
-        store=store,
+
+    bounds = do(
+        BoundTask(CLOSER_STEPS if dense else FIRST_STEPS),
+        np.arange(num),
+        batch_size=in_batch(
+            10 * (num_model + num_residuals), at_most=BATCH_ITEMS if dense else BLOCK
+        ),
         description="linearize: bounds",
         progress=progress,
     )
     _check_finite(problem, dict(enumerate(bounds)))
+    upper = np.asarray([bound["log_evidence"] for bound in bounds], np.float64)
     tightened: list[Record] = []
+    batch_size = BLOCK if dense else 1
 
     def tighten(indices: NDArray[Any]) -> NDArray[Any]:
-        records = map_examples(
-            problem,
-            BoundTask(CLOSER_STEPS, "bound-closer"),
-            indices,
-            batch_size=1,
-            executor=executor,
-            store=store,
-        )
+        if dense:
+            return upper[indices]
+        records = do(BoundTask(CLOSER_STEPS, "bound-closer"), indices, batch_size=1)
         tightened.extend(records)
         return np.asarray([record["log_evidence"] for record in records], np.float64)
 
-    task = LowRankTask(iterations, accuracy, min(max_rank or num_model, num_model))
-
     def work(indices: NDArray[Any]) -> list[Record]:
-        records = map_examples(problem, task, indices, batch_size=1, executor=executor, store=store)
+        records = do(task, indices, batch_size=batch_size)
         _check_finite(problem, dict(zip(indices.tolist(), records, strict=True)))
         return records
 
@@ -210,9 +226,9 @@ def linearize(
         work,
         tighten,
         np.asarray(problem.prior.log_weights, np.float64),
-        np.asarray([bound["log_evidence"] for bound in bounds], np.float64),
+        upper,
         neglect,
-        at_once=1 if executor is None else BLOCK,
+        at_once=1 if executor is None and not dense else BLOCK,
         progress=progress,
     )
     return _posterior(problem, results, bounds, neglected, tightened)
@@ -250,10 +266,6 @@ def _is_dense(num_model: int, num_residuals: int, max_rank: int | None) -> bool:
     side = min(num_model, num_residuals)
     fits = num_model * num_residuals <= DENSE_ELEMENTS and side <= DENSE_SIDE
     return fits and (max_rank is None or max_rank >= side)
-
-
-def _batch_size(elements_per_item: int, most: int) -> int:
-    return max(1, min(most, BATCH_ELEMENTS // elements_per_item))
 
 
 def _num_residuals(problem: InverseProblem) -> int:

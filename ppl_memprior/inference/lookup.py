@@ -18,13 +18,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ppl_memprior._progress import items_in_batch
 from ppl_memprior.distributions import MemorizedPrior
-from ppl_memprior.inference._map_examples import map_examples
+from ppl_memprior.inference._map_examples import examples_in_batch, map_examples
 from ppl_memprior.problem import InverseProblem
-
-#: Batches into which work is divided that is spread or stored: one of them is lost at most.
-MIN_PIECES = 64
 
 
 class LookupPosterior(MemorizedPrior):
@@ -108,13 +104,12 @@ def lookup(
     """
     check_lookup(problem)
     num = problem.num_examples
-    pieces = 1 if executor is None and store is None else MIN_PIECES
     elements = problem.num_data + math.prod(problem.event_shape)
     records = map_examples(
         problem,
         LogLikelihoodTask(),
         np.arange(num),
-        batch_size=items_in_batch(num, elements, at_least=pieces),
+        batch_size=examples_in_batch(num, elements, executor=executor, store=store),
         executor=executor,
         store=store,
         description="lookup: forward solves",
