@@ -51,8 +51,9 @@ def test_trees_carry_draws_statistics_and_costs(cubic_runs, cubic_problem):
     assert np.isfinite(cubic_runs["linearized"].attrs["log_evidence"])
     corrected = cubic_runs["psis"]
     assert corrected["posterior"].sizes == {"chain": 1, "draw": 100}
-    assert corrected.attrs["num_forward_evaluations"] == 10 + 400
-    assert corrected.attrs["num_gradient_evaluations"] == 5
+    # five examples whose components are iterated to their modes, in a few steps each
+    assert 400 + 4 * 5 < corrected.attrs["num_forward_evaluations"] < 400 + 20 * 5
+    assert 2 * 5 < corrected.attrs["num_gradient_evaluations"] <= 11 * 5
     assert corrected.attrs["khat"] < 0.7 and 300 < corrected.attrs["importance_ess"] <= 400
 
 
