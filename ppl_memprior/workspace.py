@@ -1,7 +1,8 @@
 """The folder that a comparison leaves: draws, provenance and report, safe against interruption.
 
 `draws.nc` holds every finished method's draws, `run.json` what they came from, `report.html` the
-page. A folder that holds anything else is never written to.
+page; until all methods are done, `unfinished` holds the work of the others at single examples. A
+folder that holds anything else is never written to.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import contextlib
 import json
 import os
 import platform
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib import metadata
@@ -20,7 +22,7 @@ import jax
 
 from ppl_memprior.comparison import Comparison, compare, load_trees, run
 from ppl_memprior.comparison.html import write_text
-from ppl_memprior.comparison.run import DRAWS_FILE, check_methods, fingerprint
+from ppl_memprior.comparison.run import DRAWS_FILE, UNFINISHED, check_methods, fingerprint
 from ppl_memprior.demos import Study
 
 RUN_FILE = "run.json"
@@ -48,7 +50,8 @@ def check_folder(out: str | os.PathLike[str]) -> Path:
 def execute(study: Study, seed: int, out: Path, *, progress: bool) -> Comparison:
     """Run a study's methods, store each as it finishes, and write the report.
 
-    Started again with the same study and seed, finished methods are not run again.
+    Started again with the same study and seed, finished methods are not run again, and an
+    interrupted one goes on.
 
     Args:
         study: what to run.
@@ -125,8 +128,9 @@ def _claim(out: Path, study: Study, identity: str, seed: int) -> None:
 
 
 def _release_if_empty(out: Path) -> None:
-    """Leave nothing behind if no method finished."""
-    if not (out / DRAWS_FILE).exists():
+    """Leave nothing behind if no method finished, nor any work at an example."""
+    if not (out / DRAWS_FILE).exists() and not any((out / UNFINISHED).rglob("*.zip")):
+        shutil.rmtree(out / UNFINISHED, ignore_errors=True)
         (out / RUN_FILE).unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             out.rmdir()

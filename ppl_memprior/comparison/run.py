@@ -7,9 +7,11 @@ What each does is left to `methods`.
 from __future__ import annotations
 
 import os
+import shutil
 import time
 import zlib
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
 from pathlib import Path
 
 import jax
@@ -19,10 +21,12 @@ from jax.typing import ArrayLike
 
 from ppl_memprior._fingerprint import hash_of, problem_fingerprint
 from ppl_memprior.comparison.convert import load_trees, save_trees, to_datatree
-from ppl_memprior.comparison.methods import METHODS, Settings
+from ppl_memprior.comparison.methods import METHODS, Means, Settings
+from ppl_memprior.inference import check_executor
 from ppl_memprior.problem import InverseProblem
 
 DRAWS_FILE = "draws.nc"
+UNFINISHED = "unfinished"  # folder of what unfinished methods have done, example by example
 
 
 def run(
@@ -34,6 +38,7 @@ def run(
     truth: ArrayLike | Mapping[str, ArrayLike] | None = None,
     coords: Mapping[str, ArrayLike] | None = None,
     units: Mapping[str, str] | None = None,
+    executor: Executor | None = None,
     store: str | os.PathLike[str] | None = None,
     progress: bool = True,
 ) -> dict[str, xr.DataTree]:
@@ -42,7 +47,8 @@ def run(
     Args:
         problem: the inverse problem.
         methods: names out of `METHODS`: "lookup", "linearized", "psis" (the linearized posterior,
-            corrected by importance sampling), "mode-jump", "nuts", "smc", "gibbs", "dps".
+            its components iterated to their modes, corrected by importance sampling), "mode-jump",
+            "nuts", "smc", "gibbs", "dps".
         rng_key: JAX random key; each method derives its own from it and its name, so that its
             draws do not depend on which others run.
         settings: how long each works; see `Settings`.
@@ -50,8 +56,13 @@ def run(
             values of several sites by name, the prior's among them.
         coords: coordinate values of dimensions: `depth` and `distance` (metres) of fields.
         units: of sites, by their names; the figures print them.
-        store: folder that keeps each method's draws as soon as it is done (`draws.nc`). Called
-            again with the same problem, key and settings, finished methods are read from there.
+        executor: where work at single examples is done, that of "lookup", of "linearized", and of
+            the proposals of "psis" and "mode-jump": any `concurrent.futures.Executor`, Dask's
+            `client.get_executor()` included; here, without one.
+        store: folder that keeps each method's draws as soon as it is done (`draws.nc`), and until
+            all are done also their work at single examples (`unfinished`). Called again with the
+            same problem, key and settings, finished methods are read from there, and an
+            interrupted or killed one goes on with what it had.
         progress: show bars on stderr.
 
     Returns:
@@ -62,12 +73,19 @@ def run(
         `ess` (of the draws taken among the weighted ones).
 
     Raises:
+        TypeError: no executor.
         ValueError: an unknown method; a method that cannot take the problem (before any work is
-            done); a store that belongs to another problem, key or settings.
+            done); a process pool that forks; a store that belongs to another problem, key or
+            settings.
+        RuntimeError: work at an example failed in a worker (which example).
     """
     settings = settings or Settings()
     check_methods(problem, methods)
     _check_truth(problem, truth)
+    if executor is not None:
+        check_executor(executor)
+    unfinished = None if store is None else Path(store) / UNFINISHED
+    means = Means(executor, unfinished, progress)
     identity = fingerprint(problem, rng_key, settings, truth)
     finished = _finished(store, identity)
     for name in methods:
@@ -75,7 +93,7 @@ def run(
             continue
         key = jax.random.fold_in(rng_key, zlib.crc32(name.encode()))
         start = time.perf_counter()
-        draws = METHODS[name].draw(problem, key, settings, progress)
+        draws = METHODS[name].draw(problem, key, settings, means)
         seconds = time.perf_counter() - start
         tree = to_datatree(
             problem, draws, truth=truth, coords=coords, units=units, progress=progress
@@ -84,6 +102,8 @@ def run(
         finished[name] = tree
         if store is not None:
             save_trees(finished, Path(store) / DRAWS_FILE)
+    if unfinished is not None:
+        shutil.rmtree(unfinished, ignore_errors=True)
     return {name: finished[name] for name in methods}
 
 

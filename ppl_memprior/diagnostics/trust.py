@@ -22,7 +22,6 @@ KHAT = 0.7  # Vehtari et al. (2024): least reliable shape of importance weights,
 IMPORTANCE_ESS = 100.0  # weighted draws whose mean is known to a tenth of a standard deviation
 EVIDENCE_NATS = 0.1  # difference of log evidences that matters
 EVIDENCE_ERRORS = 3.0  # standard errors that make a difference of log evidences one
-PROPOSAL_SHARE = 0.5  # effective share of the weighted draws that a good proposal leaves
 
 
 class Verdict(NamedTuple):
@@ -118,7 +117,8 @@ def importance(summaries: Sequence[PosteriorSummary]) -> list[Verdict]:
                     "warning",
                     f"{s.method}: k-hat {s.khat:.2f} is above {limit:.2f}: a few draws carry the "
                     "importance weights, so the correction does not vouch for the linearized "
-                    f"posterior, and its evidence is not to be trusted ({effective}).",
+                    "posterior, iterated or not, and its evidence is not to be trusted "
+                    f"({effective}).",
                 )
             )
             continue
@@ -138,23 +138,25 @@ def importance(summaries: Sequence[PosteriorSummary]) -> list[Verdict]:
                     f"below {limit:.2f}; {effective}).",
                 )
             )
-        found += [_proposal(base, s) for base in linearized]
+        found += [_plain_linearization(base, s) for base in linearized]
     return found
 
 
-def _proposal(base: PosteriorSummary, corrected: PosteriorSummary) -> Verdict:
-    """What a reliable correction says of the linearized posterior it started from."""
+def _plain_linearization(base: PosteriorSummary, corrected: PosteriorSummary) -> Verdict:
+    """What a reliable correction says of the posterior linearized at the examples."""
     difference = base.log_evidence - corrected.log_evidence
     error = EVIDENCE_ERRORS * corrected.log_evidence_error
-    share = corrected.importance_ess / corrected.importance_draws
     reasons = []
     if abs(difference) > max(error, EVIDENCE_NATS):
         reasons.append(
             f"its log evidence is off by {difference:+.2f} (standard error "
             f"{corrected.log_evidence_error:.3f})"
         )
-    if share < PROPOSAL_SHARE:
-        reasons.append(f"weighting leaves {100 * share:.0f} % of its draws effective")
+    if base.linearization_error > LINEARIZATION_NATS:
+        reasons.append(
+            "at its components' means the log-likelihood is off by "
+            f"{base.linearization_error:.2g} nats"
+        )
     if reasons:
         return Verdict(
             "note",
@@ -163,8 +165,8 @@ def _proposal(base: PosteriorSummary, corrected: PosteriorSummary) -> Verdict:
     return Verdict(
         "good",
         f"{corrected.method} vouches for {base.method}: its log evidence is off by "
-        f"{difference:+.2f} (standard error {corrected.log_evidence_error:.3f}), and weighting "
-        f"leaves {100 * share:.0f} % of its draws effective.",
+        f"{difference:+.2f} (standard error {corrected.log_evidence_error:.3f}), and the "
+        f"log-likelihood at its components' means by {base.linearization_error:.2g} nats.",
     )
 
 

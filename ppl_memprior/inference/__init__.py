@@ -1,5 +1,6 @@
 """From an inverse problem to its posterior: closed forms and Markov chain Monte Carlo."""
 
+from ppl_memprior.inference._workers import check_executor
 from ppl_memprior.inference.evidence import EvidenceCurve, evidence
 from ppl_memprior.inference.gibbs import ExampleGibbs, GibbsResult, check_gibbs, gibbs
 from ppl_memprior.inference.importance import PsisPosterior, check_psis, psis
@@ -35,6 +36,7 @@ __all__ = [
     "ExampleGibbs",
     "GibbsResult",
     "SmcResult",
+    "check_executor",
     "check_finite_examples",
     "check_gibbs",
     "check_linearize",

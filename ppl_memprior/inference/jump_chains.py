@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import Executor
 from typing import NamedTuple
 
 import jax
@@ -52,6 +54,8 @@ def mode_jump(
     num_warmup: int = 500,
     num_chains: int = 4,
     max_tree_depth: int = 10,
+    executor: Executor | None = None,
+    store: str | os.PathLike[str] | None = None,
     progress: bool = False,
 ) -> ModeJumpResult:
     """Sample the model's posterior with NUTS and jumps between modes, all chains vectorized.
@@ -63,6 +67,8 @@ def mode_jump(
         num_chains: chains, each started from its own draw from the prior.
         max_tree_depth: a trajectory of NUTS has at most 2 ** max_tree_depth - 1 gradient
             evaluations; in warmup at most 31.
+        executor: where the components of the proposal are found; see `linearize`.
+        store: folder that keeps finished components of the proposal.
         progress: show bars, on stderr.
 
     Raises:
@@ -70,7 +76,7 @@ def mode_jump(
             Jacobian at training examples (which).
     """
     check_mode_jump(problem)
-    proposal = default_proposal(problem, progress=progress)
+    proposal = default_proposal(problem, executor=executor, store=store, progress=progress)
     inner = NUTS(
         problem.model, init_strategy=init_to_sample, max_tree_depth=tree_depths(max_tree_depth)
     )

@@ -7,7 +7,9 @@ the moves is left to `mode_jump`.
 
 from __future__ import annotations
 
+import os
 import warnings
+from concurrent.futures import Executor
 from typing import NamedTuple
 
 import jax
@@ -37,7 +39,13 @@ class JumpProposal(NamedTuple):
     num_gradient_evaluations: int
 
 
-def default_proposal(problem: InverseProblem, *, progress: bool = False) -> JumpProposal:
+def default_proposal(
+    problem: InverseProblem,
+    *,
+    executor: Executor | None = None,
+    store: str | os.PathLike[str] | None = None,
+    progress: bool = False,
+) -> JumpProposal:
     """The linearized posterior, or the next best where the problem cannot be linearized.
 
     Latent sites besides the prior's are set to their prior medians first (`at_prior_medians`).
@@ -48,14 +56,17 @@ def default_proposal(problem: InverseProblem, *, progress: bool = False) -> Jump
 
     Args:
         problem: an inverse problem with a `DiffusionMixturePrior`.
+        executor: where the work at the examples is done; see `linearize`.
+        store: folder that keeps what is finished of it.
         progress: show a bar over the examples, on stderr.
 
     Raises:
-        ValueError: non-finite forward output or Jacobian at examples (which).
+        ValueError: non-finite forward output or Jacobian at examples (which); a store of another
+            problem.
     """
     conditioned = at_prior_medians(problem)
     if conditioned.has_residual:
-        posterior = linearize(conditioned, progress=progress)
+        posterior = linearize(conditioned, executor=executor, store=store, progress=progress)
         return JumpProposal(
             posterior, posterior.num_forward_evaluations, posterior.num_gradient_evaluations
         )
@@ -66,7 +77,7 @@ def default_proposal(problem: InverseProblem, *, progress: bool = False) -> Jump
         "changes much over a bandwidth few will be accepted; then pass a proposal",
         stacklevel=2,
     )
-    weighted = lookup(conditioned, progress=progress)
+    weighted = lookup(conditioned, executor=executor, store=store, progress=progress)
     prior = conditioned.prior
     assert isinstance(prior, DiffusionMixturePrior)
     return JumpProposal(

@@ -121,11 +121,12 @@ def test_a_good_correction_vouches_or_corrects():
     said = text(close, CORRECTED)
     assert "psis: the importance weights can be believed (k-hat 0.30, below 0.70; 3,000" in said
     assert "good: psis vouches for linearized: its log evidence is off by -0.05" in said
+    assert "and the log-likelihood at its components' means by 0.1 nats" in said
     assert "Believe psis" in said.splitlines()[-1]  # before what linearized says of itself
     off = text(replace(LINEARIZED, log_evidence=-9.0), CORRECTED)
     assert "note: psis corrects linearized: its log evidence is off by +1.00" in off
-    thin = text(close, replace(CORRECTED, importance_ess=600.0))
-    assert "psis corrects linearized: weighting leaves 15 % of its draws effective" in thin
+    bent = text(replace(close, linearization_error=3.0), CORRECTED)
+    assert "psis corrects linearized: at its components' means the log-likelihood is off by" in bent
     noisy = text(replace(close, log_evidence=-10.5), replace(CORRECTED, log_evidence_error=0.2))
     assert "psis vouches for linearized" in noisy  # within three standard errors
 
