@@ -181,7 +181,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--samples", type=int, default=2500, help="draws of each of four chains")
     parser.add_argument("--particles", type=int, default=1000, help="of each repeat of SMC")
-    parser.add_argument("--repeats", type=int, default=16, help="of SMC")
+    parser.add_argument("--repeats", type=int, default=8, help="of SMC")
     arguments = parser.parse_args()
     print(
         f"JAX {jax.__version__}, NumPyro {numpyro.__version__}, {platform.machine()}; {CHAINS} "
