@@ -260,7 +260,7 @@ def _field_study(
         # jumps bring nearly independent draws, which long trajectories between them would not
         # improve; NUTS alone gets as many simulations
         settings=Settings(
-            num_samples=150,
+            num_samples=200,
             num_warmup=60,
             max_tree_depth=2,
             num_importance_draws=400,
