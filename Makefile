@@ -82,7 +82,7 @@ check: $(VENV)/.stamp-check
 	$(VENV)/bin/lint-imports --no-logo
 
 bench: $(VENV)/.stamp-run
-	@for script in benchmarks/*.py; do \
+	@for script in benchmarks/[!_]*.py; do \
 		[ -e "$$script" ] || { echo "benchmarks/ holds no benchmark yet"; exit 0; }; \
 		echo "== $$script"; $(VENV)/bin/python "$$script" || exit 1; \
 	done

@@ -92,11 +92,15 @@ def compare(
     methods: Annotated[
         str,
         typer.Option(
-            help="Names, separated by commas; psis is linearized, corrected by importance sampling."
+            help="Names, separated by commas; psis is linearized, corrected by importance "
+            "sampling; mode-jump is nuts with jumps between the examples' modes."
         ),
-    ] = "lookup,linearized,psis,nuts,dps",
+    ] = "lookup,linearized,psis,mode-jump,nuts,dps",
     reference: Annotated[
-        str | None, typer.Option(help="Method to measure distances to; by default nuts, if run.")
+        str | None,
+        typer.Option(
+            help="Method to measure distances to; by default mode-jump if run, else nuts if run."
+        ),
     ] = None,
     num_samples: Annotated[int, typer.Option(help="Draws of each chain.")] = 1000,
     num_warmup: Annotated[int, typer.Option(help="Adaptation steps of each chain.")] = 500,
@@ -115,7 +119,7 @@ def compare(
         names = tuple(name.strip() for name in methods.split(",") if name.strip())
         problem = user_model.read_problem(model, data)
         check_methods(problem, names)
-        chosen = reference or ("nuts" if "nuts" in names else None)
+        chosen = reference or next((m for m in ("mode-jump", "nuts") if m in names), None)
         if chosen is not None and chosen not in names:
             raise ValueError(f"the reference {chosen!r} is not among the methods {list(names)}")
         study = demos.Study(

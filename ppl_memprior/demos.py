@@ -23,7 +23,7 @@ from ppl_memprior.datasets import load_openfwi
 from ppl_memprior.distributions import DiffusionMixturePrior
 from ppl_memprior.problem import InverseProblem
 
-ALL_METHODS = ("lookup", "linearized", "psis", "nuts", "dps")
+ALL_METHODS = ("lookup", "linearized", "psis", "mode-jump", "nuts", "dps")
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def stylized(seed: int) -> Study:
         title="One-dimensional stylized problem",
         problem=InverseProblem(model, data=0.0),
         methods=ALL_METHODS,
-        reference="nuts",
+        reference="mode-jump",
         settings=Settings(num_samples=2500, num_warmup=1000, num_diffusion_samples=1000),
         notes={
             "forward operator": "x + 0.3 x^3",
@@ -107,7 +107,9 @@ class FwiSetting:
     reference: str
 
 
-SEVERAL_EXAMPLES = FwiSetting("Full waveform inversion, noisy data", 0.4, 0.3, ALL_METHODS, "nuts")
+SEVERAL_EXAMPLES = FwiSetting(
+    "Full waveform inversion, noisy data", 0.4, 0.3, ALL_METHODS, "mode-jump"
+)
 ONE_EXAMPLE = FwiSetting(
     "Full waveform inversion, good data: the lookup collapses",
     0.05,
@@ -219,9 +221,10 @@ def openfwi(path: str | os.PathLike[str], seed: int) -> Study:
             "seed": seed,
         },
     )
-    # short trajectories: the posterior is narrow in some directions and as wide as the bandwidth in
-    # others, and full ones would take a thousand simulations of four chains for each draw
-    return replace(study, settings=replace(study.settings, num_samples=50, max_tree_depth=4))
+    # the posterior is narrow in some directions and as wide as the bandwidth in others: longer
+    # trajectories than elsewhere, but full ones would take a thousand simulations of four chains
+    # for each draw
+    return replace(study, settings=replace(study.settings, num_samples=50, max_tree_depth=3))
 
 
 def _field_study(
@@ -253,10 +256,13 @@ def _field_study(
         title=title,
         problem=InverseProblem(model, data=data),
         methods=ALL_METHODS,
-        reference="nuts",
+        reference="mode-jump",
+        # jumps bring nearly independent draws, which long trajectories between them would not
+        # improve; NUTS alone gets as many simulations
         settings=Settings(
-            num_samples=100,
+            num_samples=200,
             num_warmup=60,
+            max_tree_depth=2,
             num_importance_draws=400,
             num_diffusion_samples=32,
             num_diffusion_steps=60,

@@ -135,7 +135,7 @@ def cubic_runs(cubic_problem: Any, short: Settings) -> Any:
     problem = cubic_problem(0.0, 0.3)
     return run(
         problem,
-        ["lookup", "linearized", "psis", "nuts", "dps"],
+        ["lookup", "linearized", "psis", "mode-jump", "nuts", "dps"],
         jax.random.key(0),
         settings=short,
         truth=jnp.float32(0.1),

@@ -18,11 +18,8 @@ from jax.typing import ArrayLike
 
 from ppl_memprior import diffusion, inference
 from ppl_memprior.comparison.convert import Draws
+from ppl_memprior.inference.jump_proposal import PROPOSAL_ITERATIONS
 from ppl_memprior.problem import InverseProblem
-
-# Gauss-Newton steps that the proposal of an importance correction may take to a component's mode;
-# three to five on average where it was measured, and one that is not there yet still proposes
-PROPOSAL_ITERATIONS = 10
 
 # four draws are the fewest that have an R-hat, two noise levels the fewest that have a step
 _SMALLEST = {
@@ -78,6 +75,11 @@ class Means:
     executor: Executor | None = None
     store: Path | None = None
     progress: bool = False
+
+    @property
+    def iterated_store(self) -> Path | None:
+        """A folder for iterated components: one holds those of one number of iterations."""
+        return None if self.store is None else self.store / "iterated"
 
 
 Draw = Callable[[InverseProblem, jax.Array, Settings, Means], Draws]
@@ -149,8 +151,7 @@ def _draw_psis(problem: InverseProblem, key: jax.Array, settings: Settings, mean
         problem,
         iterations=PROPOSAL_ITERATIONS,
         executor=means.executor,
-        # a folder of its own: one holds the components of one number of iterations
-        store=None if means.store is None else means.store / "iterated",
+        store=means.iterated_store,
         progress=means.progress,
     )
     weigh_key, sample_key = jax.random.split(key)
@@ -214,7 +215,7 @@ def _chains(sampler: Callable[..., Any]) -> Draw:
 def _draw_mode_jump(
     problem: InverseProblem, key: jax.Array, settings: Settings, means: Means
 ) -> Draws:
-    sampler = partial(inference.mode_jump, executor=means.executor, store=means.store)
+    sampler = partial(inference.mode_jump, executor=means.executor, store=means.iterated_store)
     return _chains(sampler)(problem, key, settings, means)
 
 

@@ -22,6 +22,12 @@ KHAT = 0.7  # Vehtari et al. (2024): least reliable shape of importance weights,
 IMPORTANCE_ESS = 100.0  # weighted draws whose mean is known to a tenth of a standard deviation
 EVIDENCE_NATS = 0.1  # difference of log evidences that matters
 EVIDENCE_ERRORS = 3.0  # standard errors that make a difference of log evidences one
+# for the methods that do move between modes, what else helps
+_REMEDIES = {
+    "mode-jump": "run it longer, or give ModeJump a better proposal",
+    "smc": "use more particles",
+    "gibbs": "run it longer",
+}
 
 
 class Verdict(NamedTuple):
@@ -44,7 +50,8 @@ def sampler_honesty(s: PosteriorSummary) -> list[Verdict]:
             Verdict(
                 "warning",
                 f"{s.method}: split R-hat {s.rhat:.3g} is above {RHAT}: its chains disagree, so "
-                "on a target with several modes the weights between them are not to be trusted.",
+                "on a target with several modes the weights between them are not to be trusted; "
+                f"{remedy(s.method)}.",
             )
         )
     elif s.rhat != s.rhat and not s.independent:
@@ -181,9 +188,8 @@ def mode_weights(s: PosteriorSummary) -> list[Verdict]:
             Verdict(
                 "warning",
                 f"{s.method}: its chains disagree on how much weight each example has, by up to "
-                f"{s.between_chain_tv:.2f} in total variation from their mean ({numbers}); run it "
-                "longer, or a method that moves between modes (smc, mode-jump), or compare with a "
-                "closed form.",
+                f"{s.between_chain_tv:.2f} in total variation from their mean ({numbers}); "
+                f"{remedy(s.method)}.",
             )
         ]
     if s.mode_ess < ESS_PER_RUN:
@@ -201,6 +207,11 @@ def mode_weights(s: PosteriorSummary) -> list[Verdict]:
             f"{s.between_chain_tv:.2f} in total variation ({numbers}).",
         )
     ]
+
+
+def remedy(method: str) -> str:
+    """What to do about a method whose chains disagree."""
+    return _REMEDIES.get(method, "run mode-jump, which moves between modes")
 
 
 def modes_disagree(s: PosteriorSummary) -> bool:

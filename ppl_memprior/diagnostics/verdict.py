@@ -235,6 +235,10 @@ def advice(summaries: Sequence[PosteriorSummary]) -> Verdict:
     hints = [
         f"run {s.method} longer (R-hat {s.rhat:.3g}, {s.ess:.0f} effective draws)" for s in chains
     ]
+    if "mode-jump" not in [s.method for s in summaries] and any(
+        s.method == "nuts" and (s.rhat > RHAT or modes_disagree(s)) for s in chains
+    ):
+        hints.append("add mode-jump, whose chains move between modes")
     hints += [
         f"take {s.method} as a guide only (off by {s.linearization_error:.2g} nats)"
         for s in linearized
@@ -245,7 +249,7 @@ def advice(summaries: Sequence[PosteriorSummary]) -> Verdict:
         for s in fits
         if s.importance_draws
     ]
-    hint = "; ".join(hints) or "add a method that has one (linearized, nuts)"
+    hint = "; ".join(hints) or "add a method that has one (psis, mode-jump)"
     return Verdict(
         "warning",
         "Believe none of them yet: no method here both explains the data and has a diagnostic "

@@ -83,10 +83,10 @@ class ModeJump(MCMCKernel):
     a hyperprior, it is the prior for the current values of the other sites, which the move leaves
     as they are.
 
-    Without a proposal the model is read at `init` and linearized at every training example
-    (`default_proposal`), other latent sites fixed at their prior medians; once for each set of
-    model arguments, outside `jit`. Under `jit_model_args=True` of `MCMC` the proposal stays that of
-    the first data, which is valid, if not the best. Jumps are made during warmup too; the inner
+    Without a proposal the model is read at `init` and linearized at the mode of each training
+    example (`default_proposal`), other latent sites fixed at their prior medians; once for each set
+    of model arguments, outside `jit`. Under `jit_model_args=True` of `MCMC` the proposal stays that
+    of the first data, which is valid, if not the best. Jumps are made during warmup too; the inner
     kernel adapts to its own moves.
 
     Use it like any kernel, `MCMC(ModeJump(NUTS(model)), ...)`, with every `chain_method`.

@@ -33,7 +33,7 @@ KEY = jax.random.key(0)
 
 
 def test_trees_carry_draws_statistics_and_costs(cubic_runs, cubic_problem):
-    assert list(cubic_runs) == ["lookup", "linearized", "psis", "nuts", "dps"]
+    assert list(cubic_runs) == ["lookup", "linearized", "psis", "mode-jump", "nuts", "dps"]
     problem = cubic_problem(0.0, 0.3)
     for name, tree in cubic_runs.items():
         posterior, stats = tree["posterior"].to_dataset(), tree["sample_stats"].to_dataset()
@@ -48,6 +48,15 @@ def test_trees_carry_draws_statistics_and_costs(cubic_runs, cubic_problem):
         assert tree.attrs["seconds"] > 0 and tree.attrs["method"] == name
         assert float(tree["truth"]["x"]) == pytest.approx(0.1)
     assert cubic_runs["nuts"]["posterior"].sizes == {"chain": 2, "draw": 100}
+    jumps = cubic_runs["mode-jump"]
+    assert jumps["posterior"].sizes == {"chain": 2, "draw": 100}
+    evaluations = jumps["sample_stats"]["num_forward_evaluations"]
+    np.testing.assert_array_equal(evaluations, jumps["sample_stats"]["num_steps"] + 1)
+    # warmup and the proposal are counted as well: at least one step and one jump in each iteration
+    total = jumps.attrs["num_forward_evaluations"]
+    assert total >= int(evaluations.sum()) + 2 * 2 * 50 + 5
+    assert jumps["sample_stats"]["jump_accept_prob"].mean() > 0.7
+    assert jumps["sample_stats"]["component"].dims == ("chain", "draw")
     assert cubic_runs["lookup"].attrs["num_forward_evaluations"] == 5
     assert cubic_runs["dps"].attrs["num_gradient_evaluations"] == 20 * 20
     assert np.isfinite(cubic_runs["linearized"].attrs["log_evidence"])

@@ -113,7 +113,10 @@ def test_chains_that_disagree_are_not_believed():
     assert "Believe linearized" in said.splitlines()[-1]
     nothing = text(bad, replace(LINEARIZED, linearization_error=3.0))
     assert "Believe none of them yet" in nothing and "run nuts longer (R-hat 1.79" in nothing
-    assert "off by 3 nats" in nothing
+    assert "off by 3 nats" in nothing and "add mode-jump" in nothing.splitlines()[-1]
+    assert "run mode-jump, which moves between modes" in said
+    jumped = text(replace(bad, method="mode-jump"))
+    assert "give ModeJump a better proposal" in jumped and "add mode-jump" not in jumped
 
 
 def test_a_good_correction_vouches_or_corrects():
