@@ -24,9 +24,9 @@ from ppl_memprior.problem import InverseProblem
 
 # The median of so many draws lies within about 0.04 standard deviations of the prior's.
 _MEDIAN_DRAWS = 1001
-# Gauss-Newton steps at most. Where the forward operator bends over a bandwidth, components linearized
-# at their own modes propose better; three to five steps were enough where it was measured, and a
-# component that is not there yet still proposes.
+# Gauss-Newton steps at most. Where the forward operator bends over a bandwidth, components that are
+# linearized at their own modes propose better; three to five steps were enough where it was
+# measured, and a component that is not there yet still proposes.
 PROPOSAL_ITERATIONS = 10
 
 

@@ -9,6 +9,8 @@ from scipy import special, stats
 
 from ppl_memprior import evidence
 
+pytestmark = pytest.mark.arithmetic
+
 GRID = [0.03, 0.6, 5.0]
 
 

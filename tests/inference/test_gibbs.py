@@ -15,6 +15,8 @@ from ppl_memprior._arviz import az
 from ppl_memprior.inference import ExampleGibbs, gibbs
 from ppl_memprior.inference.gibbs import _log_joint
 
+pytestmark = pytest.mark.arithmetic
+
 KEY = jax.random.key(0)
 EXAMPLES = np.array([-0.2, 0.3, 0.7])
 WEIGHTS = np.array([0.2, 0.3, 0.5])

@@ -10,6 +10,8 @@ from ppl_memprior.inference._gaussian_update import gaussian_update
 from ppl_memprior.inference._importance import in_order_of_importance
 from ppl_memprior.inference._low_rank import Products, low_rank
 
+pytestmark = pytest.mark.arithmetic
+
 DECAYS = {
     "exponential": lambda i: 0.8**i,
     "cubic": lambda i: (1.0 + i) ** -1.5,

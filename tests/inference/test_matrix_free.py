@@ -13,6 +13,8 @@ import pytest
 from ppl_memprior import DiffusionMixturePrior, InverseProblem, linearize
 from ppl_memprior.inference._linearize_tasks import BoundTask
 
+pytestmark = pytest.mark.arithmetic
+
 D, M, NUM = 30, 40, 6
 
 

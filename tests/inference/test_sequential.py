@@ -20,6 +20,8 @@ from ppl_memprior import (
 from ppl_memprior.comparison.convert import _bandwidth
 from ppl_memprior.comparison.run import check_methods
 
+pytestmark = pytest.mark.arithmetic
+
 D, SIGMA = 12, 0.5
 
 
