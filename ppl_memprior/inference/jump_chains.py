@@ -54,6 +54,7 @@ def mode_jump(
     num_warmup: int = 500,
     num_chains: int = 4,
     max_tree_depth: int = 10,
+    local_every: int = 1,
     executor: Executor | None = None,
     store: str | os.PathLike[str] | None = None,
     progress: bool = False,
@@ -67,6 +68,7 @@ def mode_jump(
         num_chains: chains, each started from its own draw from the prior.
         max_tree_depth: a trajectory of NUTS has at most 2 ** max_tree_depth - 1 gradient
             evaluations; in warmup at most 31.
+        local_every: NUTS moves in every so many iterations after warmup; see `ModeJump`.
         executor: where the components of the proposal are found; see `linearize`.
         store: folder that keeps finished components of the proposal.
         progress: show bars, on stderr.
@@ -82,7 +84,7 @@ def mode_jump(
     )
     chains = run_chains(
         problem,
-        ModeJump(inner, proposal.distribution),
+        ModeJump(inner, proposal.distribution, local_every=local_every),
         rng_key,
         num_samples=num_samples,
         num_warmup=num_warmup,

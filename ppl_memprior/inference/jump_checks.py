@@ -33,7 +33,7 @@ def check_inner_kernel(kernel: Any) -> None:
         raise ValueError(f"the inner kernel {name} is not a gradient kernel: use NUTS, HMC, ...")
 
 
-def check_settings(defensive_share: float, num_jumps: int) -> None:
+def check_settings(defensive_share: float, num_jumps: int, local_every: int) -> None:
     """Raise a `ValueError` for settings out of range; warn of a ratio without a bound."""
     if not 0.0 <= defensive_share < 1.0:
         raise ValueError(f"defensive_share must lie in [0, 1), got {defensive_share}")
@@ -43,8 +43,9 @@ def check_settings(defensive_share: float, num_jumps: int) -> None:
             "stay for very long where the proposal has too little mass",
             stacklevel=3,
         )
-    if num_jumps < 1 or int(num_jumps) != num_jumps:
-        raise ValueError(f"num_jumps must be an integer of at least 1, got {num_jumps}")
+    for name, value in (("num_jumps", num_jumps), ("local_every", local_every)):
+        if value < 1 or int(value) != value:
+            raise ValueError(f"{name} must be an integer of at least 1, got {value}")
 
 
 def check_inner_state(state: Any) -> None:

@@ -8,7 +8,6 @@ of the prior's site, proposed from a fixed approximation of the posterior, go be
 
 from __future__ import annotations
 
-import copy
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -16,13 +15,12 @@ import jax
 import jax.numpy as jnp
 from numpyro.distributions import CategoricalProbs, Distribution, MixtureGeneral
 from numpyro.infer.mcmc import MCMCKernel
-from numpyro.infer.util import potential_energy
-from numpyro.util import identity, is_prng_key
+from numpyro.util import is_prng_key
 
 from ppl_memprior.distributions import DiffusionMixturePrior
+from ppl_memprior.inference._inner_state import moved, own_copy, selected, stay
 from ppl_memprior.inference.chain_start import check_start, initialized
 from ppl_memprior.inference.jump_checks import (
-    POSITION_FIELDS,
     check_inner_kernel,
     check_inner_state,
     check_jump_prior,
@@ -69,8 +67,9 @@ class ModeJumpState(NamedTuple):
 class ModeJump(MCMCKernel):
     r"""Local moves by a gradient kernel, then global moves of the prior's site between its modes.
 
-    Each iteration makes one move of all latent sites by `inner_kernel` and `num_jumps` independence
-    Metropolis moves of the prior's site given the others: :math:`x' \sim q` takes the place of
+    Each iteration makes one move of all latent sites by `inner_kernel` (after warmup only every
+    `local_every`-th does) and `num_jumps` independence Metropolis moves of the prior's site given
+    the others: :math:`x' \sim q` takes the place of
     :math:`x` with probability
 
     .. math:: \min\left(1,\; \frac{\pi(x' \mid \text{rest})\, q(x)}
@@ -98,6 +97,9 @@ class ModeJump(MCMCKernel):
             on all real arrays.
         defensive_share: s, the probability of proposing from the prior, in [0, 1).
         num_jumps: global moves in each iteration; each costs one potential energy with gradient.
+        local_every: after warmup the inner kernel moves in every so many iterations. Where jumps
+            are accepted often, they renew the prior's site at a fraction of its cost; sites besides
+            the prior's move by the inner kernel alone.
 
     Raises:
         TypeError: `inner_kernel` is no kernel, `proposal` no distribution.
@@ -115,15 +117,17 @@ class ModeJump(MCMCKernel):
         *,
         defensive_share: float = 0.1,
         num_jumps: int = 1,
+        local_every: int = 1,
     ) -> None:
         check_inner_kernel(inner_kernel)
         if proposal is not None:
             check_proposal(proposal)
-        check_settings(defensive_share, num_jumps)
-        self.inner_kernel = _own_copy(inner_kernel)
+        check_settings(defensive_share, num_jumps, local_every)
+        self.inner_kernel = own_copy(inner_kernel)
         self.proposal = proposal
         self.defensive_share = float(defensive_share)
         self.num_jumps = int(num_jumps)
+        self.local_every = int(local_every)
         self._num_warmup = 0
         self._target: _Target | None = None
         self._sample_fn: Any = None  # `MCMC` initializes a kernel in which this is None
@@ -185,7 +189,12 @@ class ModeJump(MCMCKernel):
     ) -> ModeJumpState:
         """One iteration: the inner kernel's move, then the jumps; of each chain in the state."""
         assert self._sample_fn is not None, "`init` must be called before `sample`."
-        iterate = partial(self._sample_fn, model_args=model_args, model_kwargs=model_kwargs or {})
+        # of all chains at once, not of each, so that a vmapped iteration leaves out what it skips
+        i = jnp.ravel(state.i)[0]
+        local = (i < self._num_warmup) | (i % self.local_every == 0)
+        iterate = partial(
+            self._sample_fn, local=local, model_args=model_args, model_kwargs=model_kwargs or {}
+        )
         return iterate(state) if is_prng_key(state.rng_key) else jax.vmap(iterate)(state)
 
     def _read(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Target:
@@ -233,14 +242,21 @@ class ModeJump(MCMCKernel):
         )
 
     def _iterate(
-        self, state: ModeJumpState, model_args: tuple[Any, ...], model_kwargs: dict[str, Any]
+        self,
+        state: ModeJumpState,
+        local: jax.Array,
+        model_args: tuple[Any, ...],
+        model_kwargs: dict[str, Any],
     ) -> ModeJumpState:
         key, inner_key, jumps_key = jax.random.split(state.rng_key, 3)
         # `MCMC` hands a new key to the outer state alone when it goes on from an earlier one
-        inner = self.inner_kernel.sample(
-            state.inner_state._replace(rng_key=inner_key), model_args, model_kwargs
-        )
-        steps = getattr(inner, "num_steps", 1)
+        inner = state.inner_state._replace(rng_key=inner_key)
+        move = partial(self.inner_kernel.sample, model_args=model_args, model_kwargs=model_kwargs)
+        if self.local_every > 1:
+            inner = jax.lax.cond(local, move, stay, inner)
+        else:
+            inner = move(inner)
+        steps = getattr(inner, "num_steps", jnp.where(local, 1, 0))
         inner, accepted, accept_prob = self._jump(inner, jumps_key, model_args, model_kwargs)
         i = state.i + 1
         n = jnp.where(i > self._num_warmup, i - self._num_warmup, i)
@@ -272,7 +288,7 @@ class ModeJump(MCMCKernel):
             here, log_proposal = carry
             draw_key, accept_key = jax.random.split(key)
             x = density.sample(draw_key).astype(here.z[name].dtype)
-            there = _moved(self.inner_kernel, here, {**here.z, name: x}, model_args, model_kwargs)
+            there = moved(self.inner_kernel, here, {**here.z, name: x}, model_args, model_kwargs)
             log_proposal_there = density.log_prob(x)
             log_ratio = log_acceptance_ratio(
                 -there.potential_energy, log_proposal_there, -here.potential_energy, log_proposal
@@ -280,7 +296,7 @@ class ModeJump(MCMCKernel):
             # -log(u) of a uniform u, without the rounding of u to a multiple of 2**-23
             accept = jax.random.exponential(accept_key, dtype=log_ratio.dtype) >= -log_ratio
             carry = (
-                _selected(accept, there, here),
+                selected(accept, there, here),
                 jnp.where(accept, log_proposal_there, log_proposal),
             )
             return carry, (accept, jnp.exp(log_ratio))
@@ -352,44 +368,6 @@ def log_acceptance_ratio(
     """
     ratio = (log_target_there - log_proposal_there) - (log_target_here - log_proposal_here)
     return jnp.where(jnp.isnan(ratio), -jnp.inf, jnp.minimum(ratio, 0.0))
-
-
-def _own_copy(kernel: MCMCKernel) -> MCMCKernel:
-    """The kernel without what earlier use left in it.
-
-    NumPyro's `HMC` keeps a sampling function that belongs to the `chain_method` it ran under.
-    """
-    if type(kernel).wrap_model is not MCMCKernel.wrap_model:
-        return kernel.wrap_model(identity)
-    return copy.copy(kernel)
-
-
-def _moved(
-    kernel: MCMCKernel,
-    state: Any,
-    z: dict[str, jax.Array],
-    model_args: tuple[Any, ...],
-    model_kwargs: dict[str, Any],
-) -> Any:
-    """The inner kernel's state at another position, its kinetic energy kept."""
-    if type(kernel).refresh is not MCMCKernel.refresh:
-        there = kernel.refresh(state._replace(z=z), model_args, model_kwargs)
-    else:
-        potential = partial(potential_energy, kernel.model, model_args, model_kwargs)
-        value, gradient = jax.value_and_grad(potential)(z)
-        there = state._replace(z=z, z_grad=gradient, potential_energy=value)
-    if hasattr(state, "energy"):
-        kinetic = state.energy - state.potential_energy
-        there = there._replace(energy=there.potential_energy + kinetic)
-    return there
-
-
-def _selected(accept: jax.Array, there: Any, here: Any) -> Any:
-    """`there` where accepted, else `here`, in the fields that depend on the position."""
-    names = [name for name in (*POSITION_FIELDS, "energy") if hasattr(here, name)]
-    pairs = {name: (getattr(there, name), getattr(here, name)) for name in names}
-    choose = partial(jax.tree.map, partial(jnp.where, accept))
-    return here._replace(**{name: choose(*pair) for name, pair in pairs.items()})
 
 
 def _same(first: Any, second: Any) -> bool:

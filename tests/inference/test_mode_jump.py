@@ -52,6 +52,7 @@ def narrow(cubic_problem):
         num_samples=DRAWS,
         num_warmup=500,
         num_chains=CHAINS,
+        local_every=5,
     )
 
 
@@ -108,6 +109,9 @@ def test_statistics_and_counts(narrow, cubic_problem):
     assert {value.shape for value in stats.values()} == {(CHAINS, DRAWS)}
     np.testing.assert_array_equal(
         stats["num_forward_evaluations"], stats["num_steps"] + 1, "leapfrog steps and one jump"
+    )
+    np.testing.assert_array_equal(
+        stats["num_steps"] > 0, np.tile(np.arange(DRAWS) % 5 == 0, (4, 1))
     )
     # the proposal's: a solve for each gradient, and one more, at each example and each of its steps
     proposal = default_proposal(cubic_problem(0.5, 0.05))
