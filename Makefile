@@ -44,7 +44,7 @@ endef
 .PHONY: help demo test test-next check bench docs clean distclean
 
 help:
-	@echo "make demo       full waveform inversion: five posteriors, one report, in runs/demo"
+	@echo "make demo       full waveform inversion: six posteriors, one report, in runs/demo"
 	@echo "make test       the tests (WORKERS=$(WORKERS); OPENFWI_ROOT=... for those on OpenFWI files)"
 	@echo "make test-next  the tests that need no PyTorch, with Python >= 3.12, in $(NEXT)"
 	@echo "make check      lint, format, types, and who may import whom"

@@ -14,6 +14,8 @@ from ppl_memprior.diffusion import dps
 from ppl_memprior.diffusion.guidance import dps_guidance
 from ppl_memprior.diffusion.noise import levels_for, polynomial_levels
 
+pytestmark = pytest.mark.arithmetic
+
 EXAMPLES = jnp.asarray([[-2.0, 0.0], [1.0, 1.0], [2.0, -1.0]])
 WEIGHTS = jnp.asarray([0.5, 0.3, 0.2])
 

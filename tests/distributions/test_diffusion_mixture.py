@@ -11,6 +11,8 @@ from scipy import stats
 
 from ppl_memprior.distributions import DiffusionMixturePrior, MemorizedPrior
 
+pytestmark = pytest.mark.arithmetic
+
 RNG = np.random.default_rng(0)
 EXAMPLES = RNG.normal(size=(6, 2, 2)).astype(np.float32)
 WEIGHTS = np.array([1.0, 3.0, 0.0, 2.0, 2.0, 2.0]) / 10
@@ -165,6 +167,7 @@ def test_weight_gradient_against_the_formula():
     np.testing.assert_allclose(jax.grad(log_prob)(weights), expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_nuts_finds_the_bandwidth_and_the_weights():
     """A hyperprior on sigma: the chain's mean against quadrature."""
     values = np.array([-0.9, -0.7, 0.1, 0.4, 0.6, 0.1])

@@ -8,6 +8,8 @@ from scipy import stats
 
 from ppl_memprior.distributions import DiffusionMixturePrior, LowRankGaussianMixture
 
+pytestmark = pytest.mark.arithmetic
+
 NUM, RANK, EVENT = 4, 2, (2, 3)
 DIM = 6
 LOG_WEIGHTS = np.array([0.0, 1.0, -np.inf, -0.5])

@@ -24,6 +24,7 @@ def load():
     return module
 
 
+@pytest.mark.slow
 def test_stylized(load, short, tmp_path):
     comparisons = load("stylized").main(tmp_path, short, bandwidths=(0.05,))
     assert (tmp_path / "stylized-0.05.html").exists()
