@@ -214,6 +214,7 @@ def test_gibbs_carries_extra_latents(short):
     assert summarize("gibbs", tree, None).round_trips >= 0
 
 
+@pytest.mark.slow
 def test_nuts_carries_extra_latents(short):
     def model(data=None):
         sigma = numpyro.sample("sigma", dist.LogNormal(-1.0, 0.3))

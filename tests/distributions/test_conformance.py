@@ -47,6 +47,8 @@ def case(name, cls, *, batch=(), event, vmapped, **params):
     )
     # one of them shows whether another JAX or NumPyro wants something else
     marks = [] if name == "mixture-image-batch" else [pytest.mark.arithmetic]
+    if name in ("mixture-scalar", "memorized-image"):  # a class and an event shape of the others
+        marks = [pytest.mark.slow]
     return pytest.param(spec, id=name, marks=marks)
 
 

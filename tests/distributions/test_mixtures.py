@@ -249,6 +249,7 @@ def test_rotation_changes_nothing():
     np.testing.assert_allclose(plain, other, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_finite_far_away_on_examples_and_at_tiny_bandwidths():
     examples = clusters(128, 1, 32, 1.0)
     examples[1] = examples[0]  # coinciding examples
