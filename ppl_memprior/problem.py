@@ -65,6 +65,11 @@ class InverseProblem:
         self.derived: dict[Hashable, Any] = {}
         structure = self._structure()
         self.prior_name = _the_prior_site(structure)
+        if structure[self.prior_name]["scale"] is not None:
+            raise ValueError(
+                f"the prior's site {self.prior_name!r} stands under numpyro.handlers.scale, which "
+                "would make another prior of it; put the handler around the observed sites only"
+            )
         with _RUNNING_A_MODEL:
             self.prior: Prior = distribution_at(model, self.prior_name, args, kwargs)
         self.event_shape: tuple[int, ...] = tuple(self.prior.event_shape)

@@ -269,3 +269,12 @@ def test_wrong_shape_is_an_error_that_shows_both():
     problem = InverseProblem(normal_model, data=DATA)
     with pytest.raises(ValueError, match=r"event shape \(2,\), got \(3,\)"):
         problem.predict(jnp.zeros(3))
+
+
+def test_refuses_a_prior_under_a_scale():
+    def model(data=None):
+        x = numpyro.sample("x", DiffusionMixturePrior(jnp.zeros(1), 1.0))
+        numpyro.sample("y", dist.Normal(x, 1.0), obs=data)
+
+    with pytest.raises(ValueError, match="put the handler around the observed sites only"):
+        InverseProblem(handlers.scale(model, scale=0.1), data=2.0)

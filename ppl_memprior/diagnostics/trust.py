@@ -137,24 +137,29 @@ def importance(summaries: Sequence[PosteriorSummary]) -> list[Verdict]:
                     f"(want {IMPORTANCE_ESS:.0f}); take more of them.",
                 )
             )
-        else:
-            found.append(
-                Verdict(
-                    "good",
-                    f"{s.method}: the importance weights can be believed (k-hat {s.khat:.2f}, "
-                    f"below {limit:.2f}; {effective}).",
-                )
+            continue
+        found.append(
+            Verdict(
+                "good",
+                f"{s.method}: the importance weights can be believed (k-hat {s.khat:.2f}, "
+                f"below {limit:.2f}; {effective}).",
             )
+        )
         found += [_plain_linearization(base, s) for base in linearized]
     return found
+
+
+def evidence_differs(base: PosteriorSummary, corrected: PosteriorSummary) -> bool:
+    """Whether two log evidences are further apart than the second one's error explains."""
+    difference = abs(base.log_evidence - corrected.log_evidence)
+    return difference > max(EVIDENCE_ERRORS * corrected.log_evidence_error, EVIDENCE_NATS)
 
 
 def _plain_linearization(base: PosteriorSummary, corrected: PosteriorSummary) -> Verdict:
     """What a reliable correction says of the posterior linearized at the examples."""
     difference = base.log_evidence - corrected.log_evidence
-    error = EVIDENCE_ERRORS * corrected.log_evidence_error
     reasons = []
-    if abs(difference) > max(error, EVIDENCE_NATS):
+    if evidence_differs(base, corrected):
         reasons.append(
             f"its log evidence is off by {difference:+.2f} (standard error "
             f"{corrected.log_evidence_error:.3f})"

@@ -15,6 +15,7 @@ from ppl_memprior.diagnostics.trust import (
     LINEARIZATION_NATS,
     RHAT,
     Verdict,
+    evidence_differs,
     has_failed,
     importance,
     is_corrected,
@@ -202,8 +203,16 @@ def advice(summaries: Sequence[PosteriorSummary]) -> Verdict:
     ]
     corrected = [s for s in summaries if is_corrected(s) and s.importance_ess >= IMPORTANCE_ESS]
     failed = any(has_failed(s) for s in summaries)
-    # what a linearization says of itself counts only while no correction of it has failed
-    linear = [s for s in summaries if s.linearization_error <= LINEARIZATION_NATS and not failed]
+    # what a linearization says of itself counts only while no correction of it has failed, or says
+    # otherwise
+    weighted = [s for s in summaries if is_corrected(s)]
+    linear = [
+        s
+        for s in summaries
+        if s.linearization_error <= LINEARIZATION_NATS
+        and not failed
+        and not any(evidence_differs(s, c) for c in weighted)
+    ]
     chosen = next((s for s in (*converged, *corrected, *linear) if s in fits), None)
     if chosen is not None:
         why = (

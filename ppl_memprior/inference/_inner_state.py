@@ -27,9 +27,9 @@ def own_copy(kernel: MCMCKernel) -> MCMCKernel:
 
 def stay(inner: Any) -> Any:
     """The inner state of an iteration without a local move."""
-    if not hasattr(inner, "num_steps"):
-        return inner
-    return inner._replace(num_steps=jnp.zeros_like(inner.num_steps))
+    # a divergence was reported when it happened; the acceptance stays that of the last move
+    none = [name for name in ("num_steps", "diverging") if hasattr(inner, name)]
+    return inner._replace(**{name: jnp.zeros_like(getattr(inner, name)) for name in none})
 
 
 def moved(

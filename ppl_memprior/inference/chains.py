@@ -71,14 +71,16 @@ def run_chains(
         progress_bar=progress,
     )
     warmup_key, sample_key = jax.random.split(rng_key)
-    mcmc.warmup(
-        warmup_key,
-        *problem.args,
-        collect_warmup=True,
-        extra_fields=(evaluations,),
-        **problem.kwargs,
-    )
-    warmup_evaluations = int(np.sum(mcmc.get_extra_fields()[evaluations]))
+    warmup_evaluations = 0
+    if num_warmup:
+        mcmc.warmup(
+            warmup_key,
+            *problem.args,
+            collect_warmup=True,
+            extra_fields=(evaluations,),
+            **problem.kwargs,
+        )
+        warmup_evaluations = int(np.sum(mcmc.get_extra_fields()[evaluations]))
     mcmc.run(sample_key, *problem.args, extra_fields=statistics, **problem.kwargs)
     draws = mcmc.get_samples(group_by_chain=True)
     kept = mcmc.get_extra_fields(group_by_chain=True)

@@ -17,10 +17,10 @@ from numpyro import handlers
 from numpyro.distributions import Distribution
 from numpyro.infer import init_to_median
 
-from ppl_memprior.distributions import DiffusionMixturePrior
+from ppl_memprior.distributions import DiffusionMixturePrior, LowRankGaussianMixture
 from ppl_memprior.inference.linearize import linearize
 from ppl_memprior.inference.lookup import lookup
-from ppl_memprior.problem import InverseProblem
+from ppl_memprior.problem import InverseProblem, Prior
 
 # The median of so many draws lies within about 0.04 standard deviations of the prior's.
 _MEDIAN_DRAWS = 1001
@@ -88,12 +88,22 @@ def default_proposal(
         stacklevel=2,
     )
     weighted = lookup(conditioned, executor=executor, store=store, progress=progress)
-    prior = conditioned.prior
-    assert isinstance(prior, DiffusionMixturePrior)
     return JumpProposal(
-        DiffusionMixturePrior(problem.examples, prior.sigma, weights=weighted.weights),
+        _reweighted(conditioned.prior, weighted.log_weights),
         weighted.num_forward_evaluations,
         weighted.num_gradient_evaluations,
+    )
+
+
+def _reweighted(prior: Prior, log_weights: jax.Array) -> Distribution:
+    """The same components with other weights."""
+    if isinstance(prior, LowRankGaussianMixture):
+        return LowRankGaussianMixture(
+            prior.locs, prior.scale, prior.directions, prior.direction_scales, log_weights
+        )
+    assert isinstance(prior, DiffusionMixturePrior)
+    return DiffusionMixturePrior(
+        prior.component_means, prior.sigma, weights=jax.nn.softmax(log_weights)
     )
 
 

@@ -84,7 +84,8 @@ class LinearizedPosterior(LowRankGaussianMixture):
     Attributes:
         log_evidence: log p(data) of the linearized problem (scalar).
         neglected_mass: bound on the weight of the components that were left out, as a share of
-            the others' (scalar).
+            the others' (scalar). NaN where components were iterated and some left out: their bound
+            is not one on what they would have had at their modes.
         report: `ComponentReport`.
         num_forward_evaluations, num_gradient_evaluations: forward solves, and Jacobian products
             (each of the cost of a gradient), that the components needed.
@@ -139,8 +140,9 @@ def linearize(
 
     Where there is much to do the most important components come first: a few products bound each
     component's evidence from above, and components that cannot matter are left out. For
-    `iterations=0` the bound is proven; for iterated components, whose evidence is another one, it
-    is an estimate, and where Jacobians are formed all components are iterated.
+    `iterations=0` the bound is proven. Iterated components have another evidence, and one that the
+    bound leaves out may matter: where Jacobians are formed all are iterated, elsewhere use
+    `neglect=0` if all are wanted, or `psis` to see what is missing.
 
     Args:
         problem: an inverse problem with a `DiffusionMixturePrior` or a `LowRankGaussianMixture`
@@ -231,6 +233,8 @@ def linearize(
         at_once=1 if executor is None and not dense else BLOCK,
         progress=progress,
     )
+    if iterations and len(results) < num:
+        neglected = math.nan
     return _posterior(problem, results, bounds, neglected, tightened)
 
 

@@ -17,7 +17,11 @@ from numpyro.distributions import CategoricalProbs, Distribution, MixtureGeneral
 from numpyro.infer.mcmc import MCMCKernel
 from numpyro.util import is_prng_key
 
-from ppl_memprior.distributions import DiffusionMixturePrior
+from ppl_memprior.distributions import (
+    DiffusionMixturePrior,
+    LowRankGaussianMixture,
+    MemorizedPrior,
+)
 from ppl_memprior.inference._inner_state import moved, own_copy, selected, stay
 from ppl_memprior.inference.chain_start import check_start, initialized
 from ppl_memprior.inference.jump_checks import (
@@ -320,7 +324,7 @@ class ModeJump(MCMCKernel):
 
     def _prior(
         self, z: dict[str, jax.Array], model_args: tuple[Any, ...], model_kwargs: dict[str, Any]
-    ) -> DiffusionMixturePrior:
+    ) -> DiffusionMixturePrior | LowRankGaussianMixture:
         """The prior for the values of the other latent sites in z."""
         assert self._target is not None
         problem = self._target.problem
@@ -329,7 +333,7 @@ class ModeJump(MCMCKernel):
             values = self.inner_kernel.get_constrain_fn(model_args, model_kwargs)(z)
             others = {name: values[name] for name in problem.extra_latents}
         prior = problem.prior_given(**others)
-        assert isinstance(prior, DiffusionMixturePrior)
+        assert not isinstance(prior, MemorizedPrior)
         return prior
 
     def _component(

@@ -23,7 +23,7 @@ from blackjax.smc.tempered import TemperedSMCState
 from tqdm import tqdm
 
 from ppl_memprior._progress import BATCH_ELEMENTS
-from ppl_memprior.distributions import DiffusionMixturePrior, MemorizedPrior
+from ppl_memprior.distributions import LowRankGaussianMixture, MemorizedPrior
 from ppl_memprior.inference._unconstrained import (
     Unconstrained,
     require_continuous,
@@ -285,7 +285,8 @@ def _metric(
     distance between the modes, far too long for a move within one.
     """
     prior = problem.prior
-    assert isinstance(prior, DiffusionMixturePrior)
+    assert not isinstance(prior, MemorizedPrior)
+    bandwidth = prior.scale if isinstance(prior, LowRankGaussianMixture) else prior.sigma
 
     def example(z: jax.Array) -> jax.Array:
         return jnp.argmax(prior.responsibilities(target.latents(z)[problem.prior_name]))
@@ -301,7 +302,7 @@ def _metric(
     # what centring each mode at its own mean takes from the sum of squares
     freedom = 1 - jnp.sum(jax.ops.segment_sum(weights**2, label, num_examples) / safe)
     # no wider than a mode, whatever the distance between the modes
-    scale = jnp.minimum(jnp.var(particles, axis=0), prior.sigma**2)
+    scale = jnp.minimum(jnp.var(particles, axis=0), bandwidth**2)
     if target.num_latents * PARTICLES_PER_LATENT <= len(weights):
         squares = (weights[:, None] * deviation).T @ deviation
         return (squares + PRIOR_SHARE * jnp.diag(scale)) / (freedom + PRIOR_SHARE)

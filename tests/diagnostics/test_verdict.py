@@ -215,3 +215,12 @@ def test_without_gaussian_noise_there_is_no_chi_square():
 @pytest.mark.parametrize("rhat", [1.0, 1.5])
 def test_every_verdict_ends_with_advice(rhat):
     assert "Believe" in verdicts([replace(CHAINS, rhat=rhat), LOOKUP])[-1].text
+
+
+def test_few_effective_weighted_draws_vouch_for_nothing():
+    few = replace(CORRECTED, khat=0.5, importance_ess=60.0, log_evidence_error=0.2)
+    apart = replace(LINEARIZED, log_evidence=CORRECTED.log_evidence - 5.0)
+    said = text(apart, few)
+    assert "vouches for linearized" not in said and "corrects" not in said
+    # but an evidence that differs by this much keeps a linearization from being believed
+    assert "Believe none of them yet" in said.splitlines()[-1]

@@ -19,6 +19,7 @@ from ppl_memprior import (
 )
 from ppl_memprior.comparison.convert import _bandwidth
 from ppl_memprior.comparison.run import check_methods
+from ppl_memprior.inference import mode_jump, tempered_smc
 
 pytestmark = pytest.mark.arithmetic
 
@@ -94,3 +95,22 @@ def test_other_methods_take_a_posterior_as_prior_or_refuse():
     with pytest.raises(ValueError, match="dps needs a prior with a denoiser"):
         check_methods(problem, ["dps"])
     assert _bandwidth(problem) == {"bandwidth": 0.5}
+
+
+@pytest.mark.slow
+def test_samplers_take_a_posterior_as_prior():
+    """The mean of two updates in one dimension, by NUTS with jumps and by tempering."""
+    examples = jnp.array([-1.0, 1.0])
+
+    def model(prior, y=None):
+        x = numpyro.sample("x", prior)
+        numpyro.sample("y", dist.Normal(x, 0.5), obs=y)
+
+    first = linearize(InverseProblem(model, DiffusionMixturePrior(examples, 0.5), y=0.2))
+    second = InverseProblem(model, first, y=0.4)
+    exact = float(linearize(second).mean)
+    jumps = mode_jump(second, jax.random.key(0), num_samples=500, num_warmup=0, num_chains=2)
+    particles = tempered_smc(second, jax.random.key(1), num_particles=500)
+    # 1,000 and 2,000 draws of a standard deviation of 0.4: five standard errors
+    np.testing.assert_allclose(jumps.latents["x"].mean(), exact, atol=0.07)
+    np.testing.assert_allclose(particles.latents["x"].mean(), exact, atol=0.07)
