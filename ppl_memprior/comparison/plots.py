@@ -161,7 +161,7 @@ def fields_figure(runs: Runs, reference: str | None) -> Figure | None:
             bottoms = [("standard deviation\nof the examples", examples.std("example")), *bottoms]
     columns = len(tops)
     height, width = truth.shape if truth is not None else tops[0][1].shape
-    size = 1.9
+    size = min(1.9, 9.4 / columns)  # inches; a page shrinks what is wider
     figure = Figure(
         figsize=(size * columns + 1.6, 2 * size * height / width + 1.4), layout="constrained"
     )
