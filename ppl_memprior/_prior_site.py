@@ -1,7 +1,7 @@
 """NumPyro handlers that read, or replace, the distribution of one latent site.
 
 `InverseProblem` learns its prior by the one and takes another one by the other; what a
-distribution may be there is checked by `problem.py`.
+distribution may be there is left to `_model_sites`.
 """
 
 from __future__ import annotations

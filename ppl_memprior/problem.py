@@ -19,14 +19,15 @@ from numpyro import handlers
 
 from ppl_memprior._gaussian_site import GaussianSite, gaussian_site
 from ppl_memprior._jaxpr import dependent_outputs
-from ppl_memprior._prior_site import ReplaceDistribution, distribution_at
-from ppl_memprior.distributions import (
-    DiffusionMixturePrior,
-    LowRankGaussianMixture,
-    MemorizedPrior,
+from ppl_memprior._model_sites import (
+    Prior,
+    check_finite,
+    check_shapes,
+    describe,
+    the_prior_site,
 )
-
-Prior = MemorizedPrior | DiffusionMixturePrior | LowRankGaussianMixture
+from ppl_memprior._prior_site import ReplaceDistribution, distribution_at
+from ppl_memprior.distributions import LowRankGaussianMixture, MemorizedPrior
 
 # NumPyro's stack of effect handlers is one for all threads: two models that run at once would see
 # each other's sites. Compiled functions do not come here any more.
@@ -64,7 +65,7 @@ class InverseProblem:
         #: by a copy, in another process too.
         self.derived: dict[Hashable, Any] = {}
         structure = self._structure()
-        self.prior_name = _the_prior_site(structure)
+        self.prior_name = the_prior_site(structure)
         if structure[self.prior_name]["scale"] is not None:
             raise ValueError(
                 f"the prior's site {self.prior_name!r} stands under numpyro.handlers.scale, which "
@@ -88,8 +89,8 @@ class InverseProblem:
             name for name, site in structure.items() if site["type"] == "deterministic"
         )
         self.non_gaussian: dict[str, str] = {}
-        _check_finite(structure)
-        _check_shapes(structure)
+        check_finite(structure)
+        check_shapes(structure)
         self.observed: tuple[str, ...] = self._data_sites(structure)
         self.num_data = self._count_data()
         self.data: dict[str, np.ndarray] = {
@@ -289,14 +290,20 @@ class InverseProblem:
         data = dict(zip(asked, by_any, strict=True))
         observed = tuple(name for name in candidates if data[name, "log_prob"])
         if not any(depends[name, "log_prob"] for name in observed):
+            latents = ", ".join(map(repr, self.extra_latents))
+            through = (
+                f". If data are to reach {self.prior_name!r} through {latents}, compute that from "
+                "it, z = x + s * eps with eps a latent site, instead of sampling z around x"
+            )
             raise ValueError(
                 f"no observed site depends on the prior's site {self.prior_name!r} "
                 f"(observed sites: {candidates}): pass the data to the model, "
                 "InverseProblem(model, data=...), and give them to a site as obs="
+                f"{through if latents else ''}"
             )
         for name in observed:
             if (name, "noise") not in depends:
-                self.non_gaussian[name] = f"has {_describe(structure[name]['fn'])} noise"
+                self.non_gaussian[name] = f"has {describe(structure[name]['fn'])} noise"
             elif depends[name, "noise"]:
                 self.non_gaussian[name] = "has noise whose scale depends on the prior's site"
         return observed
@@ -327,73 +334,3 @@ class InverseProblem:
             scale = 1.0 if site["scale"] is None else site["scale"]
             total = total + jnp.sum(scale * site["fn"].log_prob(site["value"]))
         return total
-
-
-def _check_finite(structure: dict[str, Any]) -> None:
-    for name, site in structure.items():
-        if site["type"] != "sample" or not site["is_observed"]:
-            continue
-        value = site["value"]
-        if isinstance(value, jax.core.Tracer):
-            continue
-        bad = int(np.sum(~np.isfinite(np.asarray(value))))
-        if bad:
-            raise ValueError(
-                f"the data of site {name!r} (shape {np.shape(value)}) hold {bad} NaN or "
-                "infinite values; drop those data, or set them to any finite number and "
-                "mask them with numpyro.handlers.mask"
-            )
-
-
-def _check_shapes(structure: dict[str, Any]) -> None:
-    for name, site in structure.items():
-        if site["type"] != "sample" or not site["is_observed"] or site["fn"].event_shape == (0,):
-            continue
-        wanted = (*site["fn"].batch_shape, *site["fn"].event_shape)
-        if np.shape(site["value"]) != wanted:
-            raise ValueError(
-                f"the data of site {name!r} have shape {np.shape(site['value'])}, its distribution "
-                f"({_describe(site['fn'])}) has shape {wanted}; give data of that shape, or expand "
-                "the distribution (a plate, .expand)"
-            )
-
-
-def _the_prior_site(structure: dict[str, Any]) -> str:
-    latents = {
-        name: site["fn"]
-        for name, site in structure.items()
-        if site["type"] == "sample" and not site["is_observed"]
-    }
-    supported = [name for name, fn in latents.items() if isinstance(_innermost(fn), Prior)]
-    if len(supported) == 1 and isinstance(latents[supported[0]], Prior):
-        return supported[0]
-    listed = ", ".join(f"{name!r} ({_describe(fn)})" for name, fn in latents.items()) or "none"
-    if len(supported) > 1:
-        raise ValueError(
-            f"the model has {len(supported)} sites with a memorized or Gaussian-mixture prior, "
-            f"{', '.join(map(repr, supported))}; one is supported: condition on the others with "
-            "numpyro.handlers.condition"
-        )
-    if supported:
-        raise ValueError(
-            f"the prior's site {supported[0]!r} is a {_describe(latents[supported[0]])}; use the "
-            "prior itself, outside plates and handlers.mask"
-        )
-    raise ValueError(
-        "the model has no latent site with a MemorizedPrior, DiffusionMixturePrior or "
-        f"LowRankGaussianMixture; its latent sites are: {listed}"
-    )
-
-
-def _innermost(fn: Any) -> Any:
-    while hasattr(fn, "base_dist"):
-        fn = fn.base_dist
-    return fn
-
-
-def _describe(fn: Any) -> str:
-    inner = _innermost(fn)
-    name = type(inner).__name__
-    if name == "Unit":
-        return "numpyro.factor"
-    return name if inner is fn else f"{type(fn).__name__} of {name}"

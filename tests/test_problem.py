@@ -247,10 +247,17 @@ def batch_of_bandwidths(data=None):
     numpyro.sample("y", dist.Normal(forward(x[0]), 0.3).to_event(1), obs=data)
 
 
+def through_another_latent(data=None):
+    x = numpyro.sample("x", PRIOR)
+    z = numpyro.sample("z", dist.Normal(x, 0.1).to_event(1))
+    numpyro.sample("y", dist.Normal(forward(z), 0.3).to_event(1), obs=data)
+
+
 @pytest.mark.parametrize(
     ("model", "data", "message"),
     [
         (normal_model, None, "no observed site depends"),
+        (through_another_latent, DATA, r"reach 'x' through 'z', compute that from it, z = x \+ s"),
         (unconnected, DATA, "no observed site depends"),
         (two_priors, DATA, "has 2 sites.*'x', 'z'"),
         (no_prior, DATA, r"no latent site with a MemorizedPrior.*'x' \(Independent of Normal\)"),

@@ -17,10 +17,11 @@ from numpyro import handlers
 from numpyro.distributions import Distribution
 from numpyro.infer import init_to_median
 
+from ppl_memprior._model_sites import Prior
 from ppl_memprior.distributions import DiffusionMixturePrior, LowRankGaussianMixture
 from ppl_memprior.inference.linearize import linearize
 from ppl_memprior.inference.lookup import lookup
-from ppl_memprior.problem import InverseProblem, Prior
+from ppl_memprior.problem import InverseProblem
 
 # The median of so many draws lies within about 0.04 standard deviations of the prior's.
 _MEDIAN_DRAWS = 1001
