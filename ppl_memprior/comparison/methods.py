@@ -10,7 +10,6 @@ from concurrent.futures import Executor
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -186,7 +185,7 @@ def _check_psis(problem: InverseProblem) -> None:
     inference.check_linearize(problem)
 
 
-def _chains(sampler: Callable[..., Any]) -> Draw:
+def _chains(sampler: Callable[..., inference.ChainDraws]) -> Draw:
     """The draws of a sampler that makes Markov chains."""
 
     def draw(problem: InverseProblem, key: jax.Array, settings: Settings, means: Means) -> Draws:

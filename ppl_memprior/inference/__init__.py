@@ -1,17 +1,14 @@
 """From an inverse problem to its posterior: closed forms and Markov chain Monte Carlo."""
 
 from ppl_memprior.inference._workers import check_executor
+from ppl_memprior.inference.chains import ChainDraws
 from ppl_memprior.inference.evidence import EvidenceCurve, evidence
-from ppl_memprior.inference.gibbs import ExampleGibbs, GibbsResult, check_gibbs, gibbs
+from ppl_memprior.inference.gibbs import ExampleGibbs, check_gibbs, gibbs
 from ppl_memprior.inference.importance import PsisPosterior, check_psis, psis
-from ppl_memprior.inference.jump_chains import ModeJumpResult, check_mode_jump, mode_jump
+from ppl_memprior.inference.jump_chains import check_mode_jump, mode_jump
 from ppl_memprior.inference.jump_proposal import JumpProposal, default_proposal
-from ppl_memprior.inference.linearize import (
-    ComponentReport,
-    LinearizedPosterior,
-    check_linearize,
-    linearize,
-)
+from ppl_memprior.inference.linearize import check_linearize, linearize
+from ppl_memprior.inference.linearized_posterior import ComponentReport, LinearizedPosterior
 from ppl_memprior.inference.lookup import (
     LookupPosterior,
     check_finite_examples,
@@ -19,22 +16,20 @@ from ppl_memprior.inference.lookup import (
     lookup,
 )
 from ppl_memprior.inference.mode_jump import ModeJump, ModeJumpState
-from ppl_memprior.inference.nuts import NutsResult, check_nuts, nuts
+from ppl_memprior.inference.nuts import check_nuts, nuts
 from ppl_memprior.inference.tempered_smc import SmcResult, check_tempered_smc, tempered_smc
 
 __all__ = [
+    "ChainDraws",
     "ComponentReport",
     "EvidenceCurve",
+    "ExampleGibbs",
     "JumpProposal",
     "LinearizedPosterior",
     "LookupPosterior",
     "ModeJump",
-    "ModeJumpResult",
     "ModeJumpState",
-    "NutsResult",
     "PsisPosterior",
-    "ExampleGibbs",
-    "GibbsResult",
     "SmcResult",
     "check_executor",
     "check_finite_examples",
@@ -44,14 +39,14 @@ __all__ = [
     "check_mode_jump",
     "check_nuts",
     "check_psis",
-    "evidence",
+    "check_tempered_smc",
     "default_proposal",
+    "evidence",
+    "gibbs",
     "linearize",
     "lookup",
     "mode_jump",
     "nuts",
     "psis",
-    "check_tempered_smc",
-    "gibbs",
     "tempered_smc",
 ]

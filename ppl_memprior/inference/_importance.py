@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ Array = NDArray[Any]
 
 def in_order_of_importance(
     work: Callable[[Array], list[Record]],
-    tighten: Callable[[Array], Array],
+    tighten: Sequence[Callable[[Array], Array]],
     log_weights: Array,
     bounds: Array,
     neglect: float,
@@ -27,11 +27,13 @@ def in_order_of_importance(
 ) -> tuple[dict[int, Record], float]:
     """Work on components, the largest bound first, until the others cannot matter.
 
-    A component whose turn it is has its bound tightened first, which may put others before it.
+    A component whose turn it is has its bound tightened first, in as many steps as there are, each
+    of which may put others before it.
 
     Args:
         work: from indices to a record for each that holds its `log_evidence`.
-        tighten: from indices to closer upper bounds on their log-evidences.
+        tighten: each from indices to closer upper bounds on their log-evidences, the loosest and
+            cheapest first; may be empty.
         log_weights: prior log-weights, shape (N,).
         bounds: upper bounds on the log-evidences, shape (N,).
         neglect: share of the weight below which the others do not matter; 0 works on all.
@@ -42,7 +44,8 @@ def in_order_of_importance(
         The records by index, and the bound on the others' weight as a share of these.
     """
     upper = log_weights + bounds
-    loose = np.full(len(upper), neglect > 0)
+    tightened = np.zeros(len(upper), int)
+    tightest = len(tighten) if neglect > 0 else 0
     results: dict[int, Record] = {}
     total, share = -np.inf, np.inf
     with tqdm(
@@ -55,10 +58,12 @@ def in_order_of_importance(
         while len(results) < len(upper) and (neglect == 0 or not share <= neglect):
             left = np.asarray([n for n in np.argsort(-upper, kind="stable") if n not in results])
             batch = left[:at_once]
-            untouched = batch[loose[batch]]
-            if len(untouched):
-                closer = log_weights[untouched] + tighten(untouched)
-                upper[untouched], loose[untouched] = np.minimum(upper[untouched], closer), False
+            loose = batch[tightened[batch] < tightest]
+            if len(loose):
+                step = tightened[loose].min()
+                loose = loose[tightened[loose] == step]
+                closer = log_weights[loose] + tighten[step](loose)
+                upper[loose], tightened[loose] = np.minimum(upper[loose], closer), step + 1
             else:
                 for n, result in zip(batch.tolist(), work(batch), strict=True):
                     results[n] = result

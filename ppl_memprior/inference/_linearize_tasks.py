@@ -44,11 +44,14 @@ class BoundTask:
 
     Attributes:
         steps: of the bidiagonalization that the bound is read from.
-        name: of the task.
     """
 
     steps: int
-    name: str = "bound"
+
+    @property
+    def name(self) -> str:
+        """What it is called in a store."""
+        return f"bound-{self.steps}"
 
     def prepare(self, problem: InverseProblem) -> Batch:
         """Compile the bound; see `ExampleTask`."""
@@ -282,6 +285,9 @@ def _result(
         "mean": found.mean,
         "directions": directions,
         "direction_scales": scales,
+        "singular_values": spectrum.singular_values,
+        "coefficients": spectrum.coefficients,
+        "unexplained": spectrum.unexplained,
         "log_evidence": update.log_evidence,
         "misfit": 2 * found.mode.first_objective,
         "linearized_misfit": update.misfit,

@@ -1,9 +1,9 @@
 """The singular values of B that matter, from products with B and its transpose alone.
 
-An adaptive block range finder in the model space (N. Halko, P.-G. Martinsson and J. Tropp,
-"Finding structure with randomness", 2011, sections 4.4 and 4.5), whose blocks also hold the
-direction that the data still pull in, and which ends by an estimate of what it has cost the
-component's log-evidence.
+A block Krylov method in the model space with full orthogonalization (C. Musco and C. Musco,
+"Randomized block Krylov methods for stronger and faster approximate singular value decomposition",
+2015), whose blocks also hold the direction that the data still pull in, and which ends by an
+estimate of what it has cost the component's log-evidence.
 """
 
 from __future__ import annotations
@@ -57,15 +57,17 @@ def low_rank(
 
         1/2 tr(E^T S_Q^-1 E) + 1/2 |E^T S_Q^-1 r|^2,
 
-    the first for the determinant, estimated by random probes (Hutchinson) and raised by two
-    standard errors, the second for the quadratic form. Each round adds E^T S_Q^-1 r and E^T E
-    applied to the probes to Q.
+    the first for the determinant, estimated by random probes (M. Hutchinson, 1990) and raised by
+    two standard errors, the second for the quadratic form. Each round adds E^T S_Q^-1 r to Q, and
+    E^T applied to the images of the directions that the round before has added; to random data in
+    the first round, and where there are not enough of these. The probes, which are pushed through
+    B once, play no part in that: they know nothing of what Q is like.
 
     Args:
         products: products with B.
         r: data, shape (m,).
         num_model: d.
-        key: JAX key of the probes.
+        key: JAX key of the probes and of the random data.
         block: directions that a round adds, and probes.
         accuracy: nats at which to stop.
         max_rank: rank at which to stop in any case.
@@ -75,26 +77,32 @@ def low_rank(
         The spectrum of B Q Q^T, and the estimate; zero where Q is complete.
     """
     found = _Factors(num_model, r)
+    probe_key, data_key = jax.random.split(key)
+    probes = np.asarray(jax.random.normal(probe_key, (block, num_model)), r.dtype)
+    pushed = products.push(probes)
     if start is not None and len(start):
         found.append(start[:max_rank], products.push(start[:max_rank]))
+    images = np.zeros((0, len(r)), r.dtype)
     rounds = 0
-    while True:
-        if found.rank == num_model:
-            return LowRank(found.spectrum(), 0.0)
-        probes = jax.random.normal(jax.random.fold_in(key, rounds), (block, num_model))
-        pushed = products.push(found.outside(np.asarray(probes)))
-        weighted, pulling = found.solve(pushed), found.solve(r[None])
-        candidates = found.outside(products.pull(np.concatenate([pulling, pushed[: block - 1]])))
-        trace = _upper_mean(np.einsum("im,im->i", pushed, weighted, dtype=np.float64))
-        error = 0.5 * trace + 0.5 * float(np.sum(candidates[0].astype(np.float64) ** 2))
+    while found.rank < num_model:
+        outside = found.image_outside(probes, pushed)
+        trace = np.einsum("im,im->i", outside, found.solve(outside), dtype=np.float64)
+        pulling = found.solve(r[None])
+        missing = max(0, block - 1 - len(images))
+        random = jax.random.normal(jax.random.fold_in(data_key, rounds), (missing, len(r)))
+        pulled = np.concatenate([pulling, images[: block - 1], np.asarray(random, r.dtype)])
+        candidates = found.outside(products.pull(pulled))
+        error = 0.5 * _upper_mean(trace)
+        error += 0.5 * float(np.sum(candidates[0].astype(np.float64) ** 2))
         room = min(max_rank, num_model) - found.rank
         if error <= max(accuracy, found.rounding(pulling)) or room <= 0:
             return LowRank(found.spectrum(), error)
         new = found.orthonormal(candidates)[:room]
         if not len(new):
             return LowRank(found.spectrum(), error)
-        found.append(new, products.push(new))
+        images = found.append(new, products.push(new))
         rounds += 1
+    return LowRank(found.spectrum(), 0.0)
 
 
 def _upper_mean(values: Array) -> float:
@@ -139,8 +147,17 @@ class _Factors:
         q = q - (q @ self._basis.T) @ self._basis
         return np.linalg.qr(q.T)[0].T
 
-    def append(self, directions: Array, pushed: Array) -> None:
-        """Add orthonormal directions, shape (n, d), and their images, shape (n, m)."""
+    def image_outside(self, vectors: Array, pushed: Array) -> Array:
+        """B P v for each row v, shape (n, m), from B v: no product is needed."""
+        along = (self._triangle @ (self._basis @ vectors.T)).astype(self._r.dtype)
+        return pushed - self._combined(along)
+
+    def append(self, directions: Array, pushed: Array) -> Array:
+        """Add orthonormal directions, shape (n, d), and their images, shape (n, m).
+
+        Returns:
+            The rows that this adds to U^T.
+        """
         rest, first = self._orthogonalize(pushed)
         block, upper = np.linalg.qr(rest.T)
         # what is left of a dependent image is rounding, and not orthogonal to U: once more
@@ -155,6 +172,15 @@ class _Factors:
         self._left.append(np.ascontiguousarray(block.T))
         self._basis = np.concatenate([self._basis, np.asarray(directions, np.float64)])
         self._small = np.linalg.svd(self._triangle, full_matrices=False)
+        return self._left[-1]
+
+    def _combined(self, weights: Array) -> Array:
+        """Rows of the weights' (k, n) combinations of the columns of U, shape (n, m)."""
+        total, start = np.zeros((weights.shape[1], len(self._r)), self._r.dtype), 0
+        for left in self._left:
+            total += weights[start : start + len(left)].T @ left
+            start += len(left)
+        return total
 
     def _orthogonalize(self, rows: Array) -> tuple[Array, Array]:
         """Rows minus their parts along U, and these parts, shape (columns of U, n)."""
@@ -176,11 +202,7 @@ class _Factors:
         coordinates, rest = self._coordinates(rows)
         u, s, _ = self._small
         weights = (u @ (coordinates / (1 + s[:, None] ** 2))).astype(rest.dtype)
-        start = 0
-        for left in self._left:
-            rest = rest + weights[start : start + len(left)].T @ left
-            start += len(left)
-        return rest
+        return rest + self._combined(weights)
 
     def rounding(self, pulling: Array) -> float:
         """What rounding of the products leaves of |E^T S_Q^-1 r|^2 / 2, in nats."""

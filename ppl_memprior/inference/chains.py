@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from numpyro.infer import MCMC
+from numpyro.infer import MCMC, NUTS, init_to_sample
 from numpyro.infer.mcmc import MCMCKernel
 
 from ppl_memprior.problem import InverseProblem
@@ -19,23 +19,27 @@ from ppl_memprior.problem import InverseProblem
 WARMUP_TREE_DEPTH = 5
 
 
-class Chains(NamedTuple):
-    """Draws and statistics of several chains.
+class ChainDraws(NamedTuple):
+    """Draws and statistics of `nuts`, `mode_jump` or `gibbs`.
 
     Attributes:
         latents: each latent site's draws, shape (chains, draws, *event_shape).
-        sample_stats: each statistic, shape (chains, draws).
-        num_evaluations: of all chains and iterations, warmup included.
+        sample_stats: statistics of the kernel, each of shape (chains, draws).
+        num_forward_evaluations: of the forward operator, by all chains, warmup and whatever the
+            kernel needed beforehand included.
+        num_gradient_evaluations: the same for its gradient.
     """
 
     latents: dict[str, np.ndarray]
     sample_stats: dict[str, np.ndarray]
-    num_evaluations: int
+    num_forward_evaluations: int
+    num_gradient_evaluations: int
 
 
-def tree_depths(max_tree_depth: int) -> tuple[int, int]:
-    """Largest tree depths of NUTS in warmup and after."""
-    return min(WARMUP_TREE_DEPTH, max_tree_depth), max_tree_depth
+def nuts_kernel(problem: InverseProblem, max_tree_depth: int) -> NUTS:
+    """NumPyro's NUTS on the problem's model, each chain started from its own draw of the prior."""
+    depths = min(WARMUP_TREE_DEPTH, max_tree_depth), max_tree_depth
+    return NUTS(problem.model, init_strategy=init_to_sample, max_tree_depth=depths)
 
 
 def run_chains(
@@ -49,7 +53,7 @@ def run_chains(
     statistics: tuple[str, ...],
     evaluations: str,
     progress: bool,
-) -> Chains:
+) -> ChainDraws:
     """Warm a kernel up and draw from it, all chains vectorized.
 
     Args:
@@ -59,7 +63,7 @@ def run_chains(
         num_samples, num_warmup: draws kept, and adaptation steps, of each chain.
         num_chains: number of chains.
         statistics: fields of the kernel's state to keep with the draws.
-        evaluations: the one among them that counts evaluations of the model.
+        evaluations: the one among them that counts evaluations of the model, each with gradient.
         progress: show NumPyro's bar, on stderr.
     """
     mcmc = MCMC(
@@ -86,8 +90,5 @@ def run_chains(
     kept = mcmc.get_extra_fields(group_by_chain=True)
     stats = {name: np.asarray(kept[name]) for name in statistics}
     wanted = (problem.prior_name, *problem.extra_latents)
-    return Chains(
-        latents={name: np.asarray(draws[name]) for name in wanted},
-        sample_stats=stats,
-        num_evaluations=warmup_evaluations + int(np.sum(stats[evaluations])),
-    )
+    count = warmup_evaluations + int(np.sum(stats[evaluations]))
+    return ChainDraws({name: np.asarray(draws[name]) for name in wanted}, stats, count, count)

@@ -8,6 +8,7 @@ best explanation; the data that are to be inverted can choose it by their margin
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import jax
@@ -17,8 +18,16 @@ from jax.typing import ArrayLike
 from numpy.typing import NDArray
 
 from ppl_memprior.distributions import DiffusionMixturePrior
+from ppl_memprior.inference._gaussian_update import Spectrum, gaussian_update
+from ppl_memprior.inference._map_examples import Record
 from ppl_memprior.inference.importance import psis
-from ppl_memprior.inference.linearize import check_linearize, linearize
+from ppl_memprior.inference.linearize import (
+    check_linearize,
+    linearize,
+    linearize_all,
+    problem_size,
+)
+from ppl_memprior.inference.linearized_posterior import LinearizedPosterior, assembled
 from ppl_memprior.problem import InverseProblem
 
 
@@ -31,12 +40,16 @@ class EvidenceCurve:
         log_evidence: log p(data | sigma).
         log_evidence_error: its standard error in nats, where it was corrected, or None.
         khat: the Pareto shape of each correction, or None; see `PsisPosterior`.
+        num_forward_evaluations, num_gradient_evaluations: of the forward operator, for the whole
+            curve.
     """
 
     sigma: NDArray[np.float64]
     log_evidence: NDArray[np.float64]
     log_evidence_error: NDArray[np.float64] | None
     khat: NDArray[np.float64] | None
+    num_forward_evaluations: int
+    num_gradient_evaluations: int
 
     @property
     def best_sigma(self) -> float:
@@ -60,8 +73,10 @@ def evidence(
     at the components' modes. With a key each value is corrected by importance sampling from that
     posterior.
 
-    Every bandwidth costs what `linearize` costs, compilation included, and with a key
-    `num_draws` forward solves more.
+    Where `linearize` forms all Jacobians, those at the examples serve all bandwidths, and the
+    curve costs no more than one posterior does. With `iterations`, and in problems that are so
+    large that components are left out, every bandwidth costs what `linearize` costs, compilation
+    included. With a key each takes `num_draws` forward solves more.
 
     Args:
         problem: an inverse problem that `linearize` takes; its own bandwidth does not matter.
@@ -84,10 +99,22 @@ def evidence(
         )
     check_linearize(problem)
     grid = _checked_grid(sigma)
+    size = problem_size(problem)
+    shared: dict[int, Record] = {}
+    widest = problem.with_prior(_with_bandwidth(prior, grid.max()))
+    if size.fits() and size.small and iterations == 0:
+        shared = linearize_all(widest, 0, None, None, progress)
+    counts = np.zeros(2, int)
+    for record in shared.values():
+        counts += (record["forward_evaluations"], record["gradient_evaluations"])
     log_evidence, errors, shapes = [], [], []
     for i, bandwidth in enumerate(grid):
         narrowed = problem.with_prior(_with_bandwidth(prior, bandwidth))
-        linearized = linearize(narrowed, iterations=iterations, progress=progress)
+        if shared:
+            linearized = _at_bandwidth(narrowed, shared, bandwidth / grid.max())
+        else:
+            linearized = linearize(narrowed, iterations=iterations, progress=progress)
+        counts += (linearized.num_forward_evaluations, linearized.num_gradient_evaluations)
         if rng_key is None:
             log_evidence.append(float(linearized.log_evidence))
             continue
@@ -96,11 +123,13 @@ def evidence(
         log_evidence.append(float(corrected.log_evidence))
         errors.append(float(corrected.log_evidence_error))
         shapes.append(float(corrected.khat))
+        counts[0] += corrected.num_forward_evaluations
     return EvidenceCurve(
         grid,
         np.asarray(log_evidence),
         np.asarray(errors) if errors else None,
         np.asarray(shapes) if shapes else None,
+        *counts.tolist(),
     )
 
 
@@ -121,3 +150,30 @@ def _with_bandwidth(prior: DiffusionMixturePrior, sigma: float) -> DiffusionMixt
     other = copy.copy(prior)
     other.sigma = jnp.asarray(sigma, prior.sigma.dtype)
     return other
+
+
+def _at_bandwidth(
+    problem: InverseProblem, records: Mapping[int, Record], ratio: float
+) -> LinearizedPosterior:
+    """The posterior at a bandwidth of `ratio` times the one that the records were made with.
+
+    The whitened Jacobian is proportional to the bandwidth: its singular vectors stay the same.
+    """
+    means = np.asarray(problem.prior.component_means).reshape(len(records), -1)
+    sigma = means.dtype.type(problem.prior.sigma)
+
+    def rescaled(n: int, record: Record) -> Record:
+        s = (ratio * record["singular_values"]).astype(means.dtype)
+        directions, unexplained = record["directions"], record["unexplained"]
+        update = gaussian_update(Spectrum(s, directions, record["coefficients"], unexplained))
+        return {
+            "mean": means[n] + sigma * update.mean,
+            "directions": directions,
+            "direction_scales": sigma / np.hypot(1, s),
+            "log_evidence": update.log_evidence,
+            "rank": record["rank"],
+            "forward_evaluations": np.asarray(0),
+            "gradient_evaluations": np.asarray(0),
+        }
+
+    return assembled(problem, {n: rescaled(n, each) for n, each in records.items()}, [], 0.0)

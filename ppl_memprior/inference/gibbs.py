@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from numpyro import handlers
-from numpyro.infer import HMC, NUTS, Gibbs, init_to_sample
+from numpyro.infer import HMC, Gibbs
 from numpyro.infer.gibbs import GibbsState, ModelWrapper
 from numpyro.infer.mcmc import MCMCKernel
 from numpyro.infer.util import compute_log_probs
@@ -23,7 +23,7 @@ from numpyro.util import identity, is_prng_key
 from ppl_memprior._progress import BATCH_ELEMENTS, BATCH_ITEMS
 from ppl_memprior.distributions import MemorizedPrior
 from ppl_memprior.inference._unconstrained import require_continuous
-from ppl_memprior.inference.chains import run_chains, tree_depths
+from ppl_memprior.inference.chains import ChainDraws, nuts_kernel, run_chains
 from ppl_memprior.problem import InverseProblem
 
 # the inner kernel's fields in the state of `ExampleGibbs`, and what they are called among the draws
@@ -133,22 +133,6 @@ class ExampleGibbs(Gibbs):
         return state
 
 
-class GibbsResult(NamedTuple):
-    """Draws and statistics of `gibbs`.
-
-    Attributes:
-        latents: each latent site's draws, shape (chains, draws, *event_shape).
-        sample_stats: statistics of the inner kernel, shape (chains, draws).
-        num_forward_evaluations: N for each draw, and the leapfrog steps, warmup included.
-        num_gradient_evaluations: leapfrog steps of all chains, warmup included.
-    """
-
-    latents: dict[str, np.ndarray]
-    sample_stats: dict[str, np.ndarray]
-    num_forward_evaluations: int
-    num_gradient_evaluations: int
-
-
 def gibbs(
     problem: InverseProblem,
     rng_key: jax.Array,
@@ -158,7 +142,7 @@ def gibbs(
     num_chains: int = 4,
     max_tree_depth: int = 10,
     progress: bool = False,
-) -> GibbsResult:
+) -> ChainDraws:
     """Sample the posterior with `ExampleGibbs` around NUTS, all chains vectorized.
 
     Args:
@@ -169,16 +153,16 @@ def gibbs(
         max_tree_depth: of NUTS: at most 2 ** max_tree_depth - 1 gradients a draw; in warmup 31.
         progress: show NumPyro's bar, on stderr.
 
+    Returns:
+        The draws; each update of the example counts as N forward evaluations.
+
     Raises:
         ValueError: another prior, no other latent sites (then `lookup` is exact), or discrete ones.
     """
     check_gibbs(problem)
-    inner = NUTS(
-        problem.model, init_strategy=init_to_sample, max_tree_depth=tree_depths(max_tree_depth)
-    )
     chains = run_chains(
         problem,
-        ExampleGibbs(inner),
+        ExampleGibbs(nuts_kernel(problem, max_tree_depth)),
         rng_key,
         num_samples=num_samples,
         num_warmup=num_warmup,
@@ -188,11 +172,9 @@ def gibbs(
         progress=progress,
     )
     updates = num_chains * (num_warmup + num_samples)
-    return GibbsResult(
-        latents=chains.latents,
+    return chains._replace(
         sample_stats={name: chains.sample_stats[path] for path, name in _STATS.items()},
-        num_forward_evaluations=updates * problem.num_examples + chains.num_evaluations,
-        num_gradient_evaluations=chains.num_evaluations,
+        num_forward_evaluations=updates * problem.num_examples + chains.num_forward_evaluations,
     )
 
 

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import Executor
-from typing import NamedTuple
 
 import jax
-import numpy as np
-from numpyro.infer import NUTS, init_to_sample
 
-from ppl_memprior.inference.chains import run_chains, tree_depths
+from ppl_memprior.inference.chains import ChainDraws, nuts_kernel, run_chains
 from ppl_memprior.inference.jump_checks import check_jump_prior
 from ppl_memprior.inference.jump_proposal import default_proposal
 from ppl_memprior.inference.mode_jump import ModeJump
@@ -29,23 +26,6 @@ _STATS = (
 )
 
 
-class ModeJumpResult(NamedTuple):
-    """Draws and statistics of `mode_jump`.
-
-    Attributes:
-        latents: each latent site's draws, shape (chains, draws, *event_shape).
-        sample_stats: each statistic, shape (chains, draws); see `ModeJumpState`.
-        num_forward_evaluations: leapfrog steps and jumps of all chains, warmup included, and the
-            forward solves that the proposal took.
-        num_gradient_evaluations: the same for gradients.
-    """
-
-    latents: dict[str, np.ndarray]
-    sample_stats: dict[str, np.ndarray]
-    num_forward_evaluations: int
-    num_gradient_evaluations: int
-
-
 def mode_jump(
     problem: InverseProblem,
     rng_key: jax.Array,
@@ -58,7 +38,7 @@ def mode_jump(
     executor: Executor | None = None,
     store: str | os.PathLike[str] | None = None,
     progress: bool = False,
-) -> ModeJumpResult:
+) -> ChainDraws:
     """Sample the model's posterior with NUTS and jumps between modes, all chains vectorized.
 
     Args:
@@ -79,9 +59,7 @@ def mode_jump(
     """
     check_mode_jump(problem)
     proposal = default_proposal(problem, executor=executor, store=store, progress=progress)
-    inner = NUTS(
-        problem.model, init_strategy=init_to_sample, max_tree_depth=tree_depths(max_tree_depth)
-    )
+    inner = nuts_kernel(problem, max_tree_depth)
     chains = run_chains(
         problem,
         ModeJump(inner, proposal.distribution, local_every=local_every),
@@ -93,12 +71,9 @@ def mode_jump(
         evaluations="num_forward_evaluations",
         progress=progress,
     )
-    return ModeJumpResult(
-        latents=chains.latents,
-        sample_stats=chains.sample_stats,
-        num_forward_evaluations=chains.num_evaluations + proposal.num_forward_evaluations,
-        num_gradient_evaluations=chains.num_evaluations + proposal.num_gradient_evaluations,
-    )
+    forwards = chains.num_forward_evaluations + proposal.num_forward_evaluations
+    gradients = chains.num_gradient_evaluations + proposal.num_gradient_evaluations
+    return chains._replace(num_forward_evaluations=forwards, num_gradient_evaluations=gradients)
 
 
 def check_mode_jump(problem: InverseProblem) -> None:

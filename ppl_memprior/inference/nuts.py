@@ -1,41 +1,14 @@
-"""NumPyro's NUTS on the user's model, with everything that its diagnosis needs kept.
-
-The kernel is NumPyro's own; this module starts the chains from prior draws. Running them is left
-to `chains`.
-"""
+"""NumPyro's NUTS on the user's model, with everything that its diagnosis needs kept."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import jax
-import numpy as np
-from numpyro.infer import NUTS, init_to_sample
 
 from ppl_memprior.distributions import MemorizedPrior
-from ppl_memprior.inference.chains import run_chains, tree_depths
+from ppl_memprior.inference.chains import ChainDraws, nuts_kernel, run_chains
 from ppl_memprior.problem import InverseProblem
 
 _STATS = ("num_steps", "diverging", "accept_prob", "energy", "potential_energy")
-
-
-class NutsResult(NamedTuple):
-    """Draws and statistics of NUTS.
-
-    Attributes:
-        latents: each latent site's draws, shape (chains, draws, *event_shape).
-        sample_stats: each statistic, shape (chains, draws).
-        num_gradient_evaluations: leapfrog steps of all chains, warmup included.
-    """
-
-    latents: dict[str, np.ndarray]
-    sample_stats: dict[str, np.ndarray]
-    num_gradient_evaluations: int
-
-    @property
-    def num_forward_evaluations(self) -> int:
-        """One with each gradient."""
-        return self.num_gradient_evaluations
 
 
 def nuts(
@@ -47,7 +20,7 @@ def nuts(
     num_chains: int = 4,
     max_tree_depth: int = 10,
     progress: bool = False,
-) -> NutsResult:
+) -> ChainDraws:
     """Sample the model's posterior with NUTS, all chains vectorized.
 
     Args:
@@ -63,11 +36,9 @@ def nuts(
         ValueError: a `MemorizedPrior`, which has no density to differentiate.
     """
     check_nuts(problem)
-    chains = run_chains(
+    return run_chains(
         problem,
-        NUTS(
-            problem.model, init_strategy=init_to_sample, max_tree_depth=tree_depths(max_tree_depth)
-        ),
+        nuts_kernel(problem, max_tree_depth),
         rng_key,
         num_samples=num_samples,
         num_warmup=num_warmup,
@@ -76,7 +47,6 @@ def nuts(
         evaluations="num_steps",
         progress=progress,
     )
-    return NutsResult(chains.latents, chains.sample_stats, chains.num_evaluations)
 
 
 def check_nuts(problem: InverseProblem) -> None:

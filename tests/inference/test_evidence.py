@@ -34,6 +34,9 @@ def test_linear_problem_is_exact(linear_problem):
     np.testing.assert_allclose(curve.log_evidence, expected, atol=0.02)
     assert curve.best_sigma == GRID[int(np.argmax(expected))]
     assert curve.log_evidence_error is None and curve.khat is None
+    # one Jacobian of 3 columns and 3 solves at each of the examples, whatever the grid
+    assert curve.num_gradient_evaluations == 3 * given.problem.num_examples
+    assert curve.num_forward_evaluations == 2 * given.problem.num_examples
     assert given.problem.prior.sigma == np.float32(0.3)  # the problem is as it was
 
 
@@ -55,6 +58,20 @@ def test_corrected_evidence_agrees_with_quadrature(
     assert (np.abs(curve.log_evidence - exact) < 4 * curve.log_evidence_error).all()
     assert (curve.khat < 0.7).all() and (curve.log_evidence_error < 0.05).all()
     assert curve.best_sigma == grid[int(np.argmax(exact))]
+
+
+def test_shared_jacobians_give_what_each_bandwidth_gives_alone(linear_problem):
+    problem = linear_problem(4, 3).problem
+    grid = [1e-3, 0.3, 1e3]
+    shared = evidence(problem, grid).log_evidence
+    alone = [evidence(problem, [sigma]).log_evidence[0] for sigma in grid]
+    # rounding of float32 over singular values of up to 1e4
+    np.testing.assert_allclose(shared, alone, rtol=1e-5)
+    corrected = evidence(problem, grid, rng_key=jax.random.key(1))
+    # of a linear problem there is nothing to correct
+    assert (corrected.khat < 0.5).all() and (corrected.log_evidence_error < 0.01).all()
+    difference = np.abs(corrected.log_evidence - shared)
+    assert (difference < 4 * corrected.log_evidence_error + 1e-4).all()
 
 
 def test_iterating_brings_it_nearer_to_quadrature(cubic_problem, cubic_quadrature):

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import runpy
-import signal
-import subprocess
-import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -70,21 +65,8 @@ def examples_in(log):
     return [int(line) for line in Path(log).read_text().splitlines()]
 
 
-def test_a_killed_run_goes_on_and_ends_with_the_same_numbers(tmp_path):
-    script = tmp_path / "script.py"
-    script.write_text(SCRIPT)
-    killed = tmp_path / "killed"
-    first = subprocess.Popen(
-        [sys.executable, script, tmp_path / "first", killed],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-    )
-    deadline = time.monotonic() + 120
-    while not list(killed.glob("linearize-low-rank/*.zip")):
-        assert first.poll() is None and time.monotonic() < deadline
-        time.sleep(0.02)
-    first.send_signal(signal.SIGKILL)
-    first.wait()
-    stored = {int(path.name[:8]) for path in killed.glob("linearize-low-rank/*.zip")}
+def test_a_killed_run_goes_on_and_ends_with_the_same_numbers(tmp_path, killed_run):
+    script, killed, stored = killed_run(SCRIPT, "linearize-low-rank/*.zip", 1)
     assert 1 <= len(stored) < 6
 
     program = runpy.run_path(str(script), {"pause": 0.0, "log": str(tmp_path / "resumed")})

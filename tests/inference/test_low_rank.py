@@ -110,7 +110,11 @@ def test_important_components_first():
 
     slack = np.array([1.0, 0.5, 2.0, 0.0, 3.0, 4.0])
     loose = slack + np.array([1.0, 9.0, 100.0, 9.0, 1.0, 9.0])
-    tightened = []
+    touched, tightened = [], []
+
+    def tighten_a_little(indices):
+        touched.extend(indices.tolist())
+        return (values + loose)[indices] - 0.1
 
     def tighten(indices):
         tightened.extend(indices.tolist())
@@ -118,15 +122,16 @@ def test_important_components_first():
 
     settings = {"at_once": 1, "progress": False}
     results, rest = in_order_of_importance(
-        work, tighten, log_weights, values + loose, 1e-6, **settings
+        work, [tighten_a_little, tighten], log_weights, values + loose, 1e-6, **settings
     )
     assert asked == [5, 1, 3] and set(results) == {1, 3, 5}
     assert tightened == [2, 5, 1, 3]  # those that looked as if they could matter, and no others
+    assert set(touched) == set(tightened)
     left = values + np.where(np.isin(range(6), tightened), slack, loose)
     expected = np.exp(left[[0, 2, 4]]).sum() / np.exp(values[[1, 3, 5]]).sum()
     np.testing.assert_allclose(rest, expected, rtol=1e-9)
     asked.clear(), tightened.clear()
     results, rest = in_order_of_importance(
-        work, tighten, log_weights, values + loose, 0.0, **settings
+        work, [tighten_a_little, tighten], log_weights, values + loose, 0.0, **settings
     )
     assert len(results) == 6 and rest == 0 and not tightened

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 import runpy
-import signal
-import subprocess
 import sys
 import time
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
@@ -338,21 +335,8 @@ if __name__ == "__main__":
 
 
 @pytest.mark.slow
-def test_a_killed_run_goes_on_and_ends_with_the_same_numbers(tmp_path):
-    script = tmp_path / "script.py"
-    script.write_text(SCRIPT)
-    killed = tmp_path / "killed"
-    first = subprocess.Popen(
-        [sys.executable, script, tmp_path / "first", killed],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-    )
-    deadline = time.monotonic() + 120
-    while len(list(killed.glob("logged/*.zip"))) < 3:
-        assert first.poll() is None and time.monotonic() < deadline
-        time.sleep(0.02)
-    first.send_signal(signal.SIGKILL)
-    first.wait()
-    stored = {int(path.name[:8]) for path in killed.glob("logged/*.zip")}
+def test_a_killed_run_goes_on_and_ends_with_the_same_numbers(tmp_path, killed_run):
+    script, killed, stored = killed_run(SCRIPT, "logged/*.zip", 3)
     assert 3 <= len(stored) < 14
 
     program = runpy.run_path(str(script), {"pause": 0.0, "log": str(tmp_path / "resumed")})
