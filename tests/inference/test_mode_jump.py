@@ -238,7 +238,7 @@ def test_every_bandwidth(cubic_problem, cubic_quadrature, sigma):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sigma", [0.5, 0.05])
+@pytest.mark.parametrize("sigma", [1.0, 0.5, 0.3, 0.1, 0.05, 0.01])
 def test_two_dimensions(sigma):
     examples = np.asarray(stylized.EXAMPLES_2D)
     # between the two examples that are near each other and the origin, so that several modes count
