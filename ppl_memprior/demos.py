@@ -114,8 +114,8 @@ ONE_EXAMPLE = FwiSetting(
     "Full waveform inversion, good data: the lookup collapses",
     0.05,
     0.3,
-    ("lookup", "linearized", "psis", "dps"),
-    "linearized",
+    ("lookup", "linearized", "psis", "mode-jump", "dps"),
+    "mode-jump",
 )
 
 
