@@ -16,14 +16,20 @@ from ppl_memprior.distributions import (
 Prior = MemorizedPrior | DiffusionMixturePrior | LowRankGaussianMixture
 
 
-def check_finite(structure: dict[str, Any]) -> None:
-    """Raise a `ValueError` for data that are NaN or infinite."""
-    for name, site in structure.items():
-        if site["type"] != "sample" or not site["is_observed"]:
-            continue
-        value = site["value"]
-        if isinstance(value, jax.core.Tracer):
-            continue
+def known_data(structure: dict[str, Any]) -> dict[str, np.ndarray]:
+    """The values of the observed sites, where tracing the model left them as they were."""
+    return {
+        name: np.asarray(site["value"])
+        for name, site in structure.items()
+        if site["type"] == "sample"
+        and site["is_observed"]
+        and not isinstance(site["value"], jax.core.Tracer)
+    }
+
+
+def check_finite(data: dict[str, np.ndarray]) -> None:
+    """Raise a `ValueError` for data, by site, that are NaN or infinite."""
+    for name, value in data.items():
         bad = int(np.sum(~np.isfinite(np.asarray(value))))
         if bad:
             raise ValueError(

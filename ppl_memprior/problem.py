@@ -24,6 +24,7 @@ from ppl_memprior._model_sites import (
     check_finite,
     check_shapes,
     describe,
+    known_data,
     the_prior_site,
 )
 from ppl_memprior._prior_site import ReplaceDistribution, distribution_at
@@ -89,15 +90,14 @@ class InverseProblem:
             name for name, site in structure.items() if site["type"] == "deterministic"
         )
         self.non_gaussian: dict[str, str] = {}
-        check_finite(structure)
+        known = known_data(structure)
+        check_finite(known)
         check_shapes(structure)
         self.observed: tuple[str, ...] = self._data_sites(structure)
-        self.num_data = self._count_data()
-        self.data: dict[str, np.ndarray] = {
-            name: np.asarray(structure[name]["value"])
-            for name in self.observed
-            if not isinstance(structure[name]["value"], jax.core.Tracer)
-        }
+        self.num_data, read = self._read_data()
+        # what the model has made of the data by JAX, then the data as they were given
+        self.data: dict[str, np.ndarray] = read | {n: known[n] for n in self.observed if n in known}
+        check_finite(self.data)
 
     @property
     def examples(self) -> jax.Array:
@@ -308,20 +308,25 @@ class InverseProblem:
                 self.non_gaussian[name] = "has noise whose scale depends on the prior's site"
         return observed
 
-    def _count_data(self) -> int:
-        """The number of data: of all observed sites, without the masked ones."""
+    def _read_data(self) -> tuple[int, dict[str, np.ndarray]]:
+        """The number of data of all observed sites, without the masked ones; and the data."""
 
-        def counts(x: jax.Array) -> list[jax.Array]:
+        def counts_and_values(x: jax.Array) -> tuple[list[jax.Array], dict[str, jax.Array]]:
             trace = self._run({self.prior_name: x})
-            sites = [gaussian_site(trace[name]) for name in self.observed]
-            return [
-                jnp.sum(site.mask)
-                if site is not None
-                else jnp.asarray(jnp.size(trace[name]["value"]))
-                for name, site in zip(self.observed, sites, strict=True)
+            values = {name: jnp.asarray(trace[name]["value"]) for name in self.observed}
+            sites = {name: gaussian_site(trace[name]) for name in self.observed}
+            counts = [
+                jnp.asarray(jnp.size(values[name])) if site is None else jnp.sum(site.mask)
+                for name, site in sites.items()
             ]
+            return counts, values
 
-        return sum(int(count) for count in jax.jit(counts)(self.examples[0]))
+        counts, values = jax.jit(counts_and_values)(self.examples[0])
+        return sum(int(count) for count in counts), {
+            name: np.asarray(value)
+            for name, value in values.items()
+            if not isinstance(value, jax.core.Tracer)
+        }
 
     def _gaussian_sites(self, trace: dict[str, Any]) -> list[GaussianSite]:
         sites = [gaussian_site(trace[name]) for name in self.observed]
@@ -334,3 +339,12 @@ class InverseProblem:
             scale = 1.0 if site["scale"] is None else site["scale"]
             total = total + jnp.sum(scale * site["fn"].log_prob(site["value"]))
         return total
+
+
+def require_problem(problem: Any, method: str) -> None:
+    """Raise a `TypeError` for what is no `InverseProblem`, a model say."""
+    if not isinstance(problem, InverseProblem):
+        raise TypeError(
+            f"{method} takes an InverseProblem, got a {type(problem).__name__}: write "
+            "InverseProblem(model, data=...) with the arguments of the model"
+        )

@@ -11,7 +11,7 @@ import pytest
 from numpyro import handlers
 from scipy import stats
 
-from ppl_memprior import DiffusionMixturePrior, InverseProblem, MemorizedPrior
+from ppl_memprior import DiffusionMixturePrior, InverseProblem, MemorizedPrior, linearize
 
 EXAMPLES = np.array([[0.0, 0.0], [1.0, 2.0], [-1.0, 0.5]], np.float32)
 DATA = np.array([0.3, -0.2, 0.9], np.float32)
@@ -270,6 +270,36 @@ def through_another_latent(data=None):
 def test_bad_models_are_refused_by_name(model, data, message):
     with pytest.raises(ValueError, match=message):
         InverseProblem(model, data=data)
+
+
+def test_data_that_the_model_touches_are_read_all_the_same():
+    def model(data):
+        x = numpyro.sample("x", PRIOR)
+        numpyro.sample("y", dist.Normal(forward(x), 0.3).to_event(1), obs=jnp.log(data))
+
+    given = np.exp(np.asarray(DATA, np.float32))
+    np.testing.assert_allclose(InverseProblem(model, given).data["y"], DATA, rtol=1e-5)
+    with pytest.raises(ValueError, match=r"site 'y' \(shape \(3,\)\) hold 1 NaN"):
+        InverseProblem(model, np.where(np.arange(3) == 1, np.nan, given))
+
+
+def test_noise_from_a_function_that_jit_has_compiled_is_constant():
+    @jax.jit
+    def compiled(x):
+        return forward(x), 0.1 + 0.2 * jnp.ones(3)
+
+    def model(data=None):
+        x = numpyro.sample("x", PRIOR)
+        prediction, scale = compiled(x)
+        numpyro.sample("y", dist.Normal(prediction, scale).to_event(1), obs=data)
+
+    problem = InverseProblem(model, data=DATA)
+    assert problem.has_residual and problem.residual(jnp.zeros(2)).shape == (3,)
+
+
+def test_a_model_is_no_problem():
+    with pytest.raises(TypeError, match="linearize takes an InverseProblem, got a function: write"):
+        linearize(normal_model)
 
 
 def test_wrong_shape_is_an_error_that_shows_both():

@@ -159,15 +159,42 @@ def compare(runs: Mapping[str, xr.DataTree], reference: str | None = None) -> Co
         reference: name of the one that distances are measured to; None leaves them out.
 
     Raises:
-        ValueError: no posterior, or a reference that is not among them.
+        TypeError: something else than posteriors by name.
+        ValueError: no posterior, a reference that is not among them, or posteriors of problems
+            that differ in their unknown, its shape or the number of examples (which).
     """
-    if not runs:
-        raise ValueError("compare needs at least one posterior; got none")
+    _check_runs(runs)
     if reference is not None and reference not in runs:
         raise ValueError(f"reference {reference!r} is not among the posteriors {list(runs)}")
     base = runs[reference] if reference is not None else None
     summaries = tuple(summarize(name, tree, base) for name, tree in runs.items())
     return Comparison(runs, reference, summaries, tuple(verdicts(summaries, reference)))
+
+
+def _check_runs(runs: Any) -> None:
+    if not isinstance(runs, Mapping):
+        raise TypeError(
+            "compare takes posteriors by name, {'nuts': ..., ...}, as run returns them; got a "
+            f"{type(runs).__name__}"
+        )
+    if not runs:
+        raise ValueError("compare needs at least one posterior; got none")
+    unknowns: dict[tuple[Any, ...], str] = {}
+    for name, tree in runs.items():
+        if not isinstance(tree, xr.DataTree) or "prior_site" not in tree.attrs:
+            raise TypeError(
+                f"the posterior {name!r} is no DataTree as run returns it, but a "
+                f"{type(tree).__name__} without the attribute 'prior_site'"
+            )
+        site = str(tree.attrs["prior_site"])
+        shape = tree["posterior"][site].shape[2:]
+        unknowns.setdefault((site, shape, tree["examples"].sizes["example"]), name)
+    if len(unknowns) > 1:
+        described = "; ".join(
+            f"{name!r} has the unknown {site!r} of shape {shape} and {num} examples"
+            for (site, shape, num), name in unknowns.items()
+        )
+        raise ValueError(f"compare takes posteriors of one problem: {described}")
 
 
 def _cell(value: float, how: str) -> str:

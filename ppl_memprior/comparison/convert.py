@@ -26,6 +26,11 @@ from ppl_memprior.distributions import LowRankGaussianMixture, MemorizedPrior
 from ppl_memprior.problem import InverseProblem
 
 FIELD_DIMS = ("depth", "distance")
+#: Dimensions and variables of the trees: no site can have such a name.
+RESERVED = (
+    *("chain", "draw", "example", "chi_square", "responsibilities"),
+    *("prior_weight", "mean_responsibility", "posterior_weight"),
+)
 
 
 @dataclass(frozen=True)
@@ -130,6 +135,17 @@ def to_datatree(
         }
     )
     return tree
+
+
+def check_site_names(problem: InverseProblem) -> None:
+    """Raise a `ValueError` for a site whose draws could not be stored under its name."""
+    for name in (problem.prior_name, *problem.extra_latents, *problem.deterministic_names):
+        if name in RESERVED or "/" in name:
+            raise ValueError(
+                f"the site {name!r} cannot be stored under that name, which "
+                f"{'means a group of groups' if '/' in name else 'the comparison uses itself'}: "
+                "rename it (numpyro.handlers.scope takes divider='.')"
+            )
 
 
 def _bandwidth(problem: InverseProblem) -> dict[str, float]:

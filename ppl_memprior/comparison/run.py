@@ -20,10 +20,15 @@ import xarray as xr
 from jax.typing import ArrayLike
 
 from ppl_memprior._fingerprint import hash_of, problem_fingerprint
-from ppl_memprior.comparison.convert import load_trees, save_trees, to_datatree
+from ppl_memprior.comparison.convert import (
+    check_site_names,
+    load_trees,
+    save_trees,
+    to_datatree,
+)
 from ppl_memprior.comparison.methods import METHODS, Means, Settings
 from ppl_memprior.inference import check_executor
-from ppl_memprior.problem import InverseProblem
+from ppl_memprior.problem import InverseProblem, require_problem
 
 DRAWS_FILE = "draws.nc"
 UNFINISHED = "unfinished"  # folder of what unfinished methods have done, example by example
@@ -74,9 +79,9 @@ def run(
 
     Raises:
         TypeError: no executor.
-        ValueError: an unknown method; a method that cannot take the problem (before any work is
-            done); a process pool that forks; a store that belongs to another problem, key or
-            settings.
+        ValueError: an unknown method; a method that cannot take the problem, or a site whose name
+            is taken (before any work is done); a process pool that forks; a store that belongs to
+            another problem, key or settings.
         RuntimeError: work at an example failed in a worker (which example).
     """
     settings = settings or Settings()
@@ -114,6 +119,8 @@ def check_methods(problem: InverseProblem, methods: Sequence[str]) -> None:
     unknown = [name for name in methods if name not in METHODS]
     if unknown:
         raise ValueError(f"unknown method {unknown[0]!r}; there are: {', '.join(METHODS)}")
+    require_problem(problem, "run")
+    check_site_names(problem)
     for name in methods:
         METHODS[name].check(problem)
 

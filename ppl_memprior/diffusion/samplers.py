@@ -16,7 +16,7 @@ from ppl_memprior._progress import scan_with_progress
 from ppl_memprior.diffusion.guidance import dps_guidance, guidance_scale
 from ppl_memprior.diffusion.noise import levels_for
 from ppl_memprior.distributions import DiffusionMixturePrior, LowRankGaussianMixture
-from ppl_memprior.problem import InverseProblem
+from ppl_memprior.problem import InverseProblem, require_problem
 
 
 class DpsResult(NamedTuple):
@@ -122,6 +122,7 @@ def dps(
 
 def check_dps(problem: InverseProblem) -> None:
     """Raise a `ValueError` for a problem that `dps` cannot take."""
+    require_problem(problem, "dps")
     if isinstance(problem.prior, LowRankGaussianMixture):
         raise ValueError(
             "dps needs a prior with a denoiser, a MemorizedPrior or a DiffusionMixturePrior; a "

@@ -142,7 +142,10 @@ class LowRankGaussianMixture(Distribution):
         """Diagonals of the component covariances, shape (N, *event)."""
         squares = self.directions**2
         rank_axis = -1 - self.event_dim
-        outside = jnp.maximum(0.0, 1.0 - jnp.sum(squares, axis=rank_axis))
+        outside = 1.0 - jnp.sum(squares, axis=rank_axis)
+        # rounding of that difference, times the common variance, may exceed all that is left
+        rounding = (self.directions.shape[1] + 4) * jnp.finfo(squares.dtype).eps
+        outside = jnp.where(outside > rounding, outside, 0.0)
         scales = _with_event_axes(self.direction_scales, self.event_dim)
         along = jnp.sum(scales**2 * squares, axis=rank_axis)
         return _with_event_axes(self.scale, 1 + self.event_dim) ** 2 * outside + along

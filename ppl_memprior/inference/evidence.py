@@ -28,7 +28,7 @@ from ppl_memprior.inference.linearize import (
     problem_size,
 )
 from ppl_memprior.inference.linearized_posterior import LinearizedPosterior, assembled
-from ppl_memprior.problem import InverseProblem
+from ppl_memprior.problem import InverseProblem, require_problem
 
 
 @dataclass(frozen=True)
@@ -91,6 +91,7 @@ def evidence(
             of iterations, or what `linearize` cannot take (a `MemorizedPrior`, noise that is not
             Gaussian, extra latent sites).
     """
+    require_problem(problem, "evidence")
     prior = problem.prior
     if not isinstance(prior, DiffusionMixturePrior):
         raise ValueError(

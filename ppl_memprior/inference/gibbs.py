@@ -24,7 +24,7 @@ from ppl_memprior._progress import BATCH_ELEMENTS, BATCH_ITEMS
 from ppl_memprior.distributions import MemorizedPrior
 from ppl_memprior.inference._unconstrained import require_continuous
 from ppl_memprior.inference.chains import ChainDraws, nuts_kernel, run_chains
-from ppl_memprior.problem import InverseProblem
+from ppl_memprior.problem import InverseProblem, require_problem
 
 # the inner kernel's fields in the state of `ExampleGibbs`, and what they are called among the draws
 _STATS = {
@@ -180,6 +180,7 @@ def gibbs(
 
 def check_gibbs(problem: InverseProblem) -> None:
     """Raise a `ValueError` for a problem that `gibbs` cannot take."""
+    require_problem(problem, "gibbs")
     if not isinstance(problem.prior, MemorizedPrior):
         raise ValueError(
             "gibbs needs a MemorizedPrior, whose examples it draws among; for a "

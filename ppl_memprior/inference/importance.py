@@ -24,10 +24,11 @@ from scipy.special import logsumexp
 from ppl_memprior._arviz import az
 from ppl_memprior._progress import map_in_batches
 from ppl_memprior.distributions import MemorizedPrior
-from ppl_memprior.problem import InverseProblem
+from ppl_memprior.problem import InverseProblem, require_problem
 
 SMALLEST_NUM_DRAWS = 25  # a fifth of them is the tail, and a fit wants five values
 FLAT_TAIL = 8  # units in the last place of the densities: a shorter tail is rounding error
+LONGEST_TAIL = 700.0  # nats between its ends: exp(-700) is about the smallest float64
 
 
 class PsisPosterior(MemorizedPrior):
@@ -154,14 +155,17 @@ def psis(
             f"the likelihood is zero at all {num_draws} draws: the proposal and the prior miss "
             "what explains the data; check the data and the noise, or take another proposal"
         )
-    log_ratios = _log_ratios(found, counts)
+    log_q = _log_mixture(found, counts)
+    log_ratios = found.prior.astype(float) + found.likelihood.astype(float) - log_q
     largest = np.argmax(log_ratios)
-    resolution = FLAT_TAIL * max(float(np.spacing(np.abs(part[largest]))) for part in found)
+    densities = (found.prior, found.likelihood, log_q.astype(found.proposal.dtype))
+    resolution = FLAT_TAIL * max(float(np.spacing(np.abs(part[largest]))) for part in densities)
     return PsisPosterior(draws, log_ratios, counts, resolution)
 
 
 def check_psis(problem: InverseProblem) -> None:
     """Raise a `ValueError` for a problem that `psis` cannot take."""
+    require_problem(problem, "psis")
     if isinstance(problem.prior, MemorizedPrior):
         raise ValueError(
             "psis needs a prior with a density; a MemorizedPrior has none. Its exact posterior "
@@ -195,8 +199,10 @@ def _check_proposal(problem: InverseProblem, proposal: Distribution) -> None:
 
 def _counts(num_draws: int, defensive_share: float) -> tuple[int, ...]:
     """The numbers of draws from the proposal and, if any, from the prior."""
-    if num_draws < SMALLEST_NUM_DRAWS:
-        raise ValueError(f"num_draws must be at least {SMALLEST_NUM_DRAWS}, got {num_draws}")
+    if not isinstance(num_draws, int) or num_draws < SMALLEST_NUM_DRAWS:
+        raise ValueError(
+            f"num_draws must be an integer of at least {SMALLEST_NUM_DRAWS}, got {num_draws}"
+        )
     if not 0 <= defensive_share < 1:
         raise ValueError(f"defensive_share must be in [0, 1), got {defensive_share}")
     if defensive_share == 0:
@@ -221,12 +227,11 @@ def _check_log_density(what: str, values: NDArray[np.floating]) -> None:
         )
 
 
-def _log_ratios(found: _LogDensities, counts: tuple[int, ...]) -> NDArray[np.float64]:
-    """log p(x) p(data | x) / q(x), q the mixture in the proportions of the counts."""
+def _log_mixture(found: _LogDensities, counts: tuple[int, ...]) -> NDArray[np.float64]:
+    """log q(x), q the mixture of proposal and prior in the proportions of the counts."""
     parts = np.stack([found.proposal, found.prior][: len(counts)]).astype(float)
     shares = np.asarray(counts) / sum(counts)
-    log_q = logsumexp(parts + np.log(shares)[:, None], axis=0)
-    return found.prior.astype(float) + found.likelihood.astype(float) - log_q
+    return np.asarray(logsumexp(parts + np.log(shares)[:, None], axis=0))
 
 
 def _smooth(
@@ -234,13 +239,15 @@ def _smooth(
 ) -> tuple[NDArray[np.float64], float]:
     """Replace the largest ratios by quantiles of the fitted Pareto distribution; and its shape.
 
-    A tail that is not longer than `resolution` (nats) is taken as it is.
+    A tail that is not longer than `resolution` (nats) is taken as it is. So is one that is longer
+    than the logarithms that a float64 can hold, or whose fit has no mean: there is nothing that
+    smoothing could save.
     """
     count = len(log_ratios)
     tail = int(3 * np.sqrt(count)) if count > 225 else count // 5  # as ArviZ has it
     ordered = np.sort(log_ratios)
     cutoff = ordered[-1 - tail]
-    if np.isneginf(cutoff):
+    if ordered[-1] - cutoff > LONGEST_TAIL:
         return log_ratios, math.inf
     if ordered[-1] - cutoff <= resolution:
         return log_ratios, -math.inf
@@ -251,8 +258,8 @@ def _smooth(
     # it also normalises; the smallest ratio, which no smoothing changes, undoes that
     smallest = int(np.argmin(np.where(np.isneginf(log_ratios), np.inf, log_ratios)))
     restored = smoothed.to_numpy() + (log_ratios[smallest] - float(smoothed[smallest]))
-    shape = float(khat)
-    return restored, math.inf if math.isnan(shape) else shape
+    shape = math.inf if math.isnan(float(khat)) else float(khat)
+    return (log_ratios if shape > 1 else restored), shape
 
 
 def _relative_error(weights: NDArray[np.float64], counts: tuple[int, ...]) -> float:

@@ -11,7 +11,7 @@ from ppl_memprior.inference.chains import ChainDraws, nuts_kernel, run_chains
 from ppl_memprior.inference.jump_checks import check_jump_prior
 from ppl_memprior.inference.jump_proposal import default_proposal
 from ppl_memprior.inference.mode_jump import ModeJump
-from ppl_memprior.problem import InverseProblem
+from ppl_memprior.problem import InverseProblem, require_problem
 
 _STATS = (
     "num_forward_evaluations",
@@ -78,4 +78,5 @@ def mode_jump(
 
 def check_mode_jump(problem: InverseProblem) -> None:
     """Raise a `ValueError` for a problem that `mode_jump` cannot take."""
+    require_problem(problem, "mode_jump")
     check_jump_prior(problem)

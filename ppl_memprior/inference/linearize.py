@@ -27,7 +27,7 @@ from ppl_memprior.inference._linearize_tasks import BLOCK, BoundTask, DenseTask,
 from ppl_memprior.inference._map_examples import Record, examples_in_batch, map_examples
 from ppl_memprior.inference.linearized_posterior import LinearizedPosterior, assembled
 from ppl_memprior.inference.lookup import check_finite_examples
-from ppl_memprior.problem import InverseProblem
+from ppl_memprior.problem import InverseProblem, require_problem
 
 # A Jacobian is formed if it has at most so many elements (32 MiB in float32) and its shorter side,
 # the number of products and the size of its singular value decomposition, is at most so long.
@@ -153,6 +153,7 @@ def linearize(
 
 def check_linearize(problem: InverseProblem) -> None:
     """Raise a `ValueError` for a problem that `linearize` cannot take."""
+    require_problem(problem, "linearize")
     if isinstance(problem.prior, MemorizedPrior):
         raise ValueError(
             "linearize needs a DiffusionMixturePrior; a MemorizedPrior has no bandwidth, and its "
@@ -169,14 +170,20 @@ def check_linearize(problem: InverseProblem) -> None:
 
 def _check_settings(iterations: int, accuracy: float, max_rank: int | None, neglect: float) -> None:
     wanted = [
+        ("iterations", iterations, "an integer", _is_whole(iterations)),
         ("iterations", iterations, "at least 0", iterations >= 0),
         ("accuracy", accuracy, "a positive number of nats", 0 < accuracy < math.inf),
+        ("max_rank", max_rank, "an integer, or None", max_rank is None or _is_whole(max_rank)),
         ("max_rank", max_rank, "at least 1, or None", max_rank is None or max_rank >= 1),
         ("neglect", neglect, "in [0, 1)", 0 <= neglect < 1),
     ]
     for name, value, condition, fulfilled in wanted:
         if not fulfilled:
             raise ValueError(f"{name} must be {condition}, got {value}")
+
+
+def _is_whole(value: float) -> bool:
+    return isinstance(value, int | np.integer)
 
 
 class ProblemSize(NamedTuple):

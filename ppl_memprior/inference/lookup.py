@@ -20,7 +20,7 @@ import numpy as np
 
 from ppl_memprior.distributions import MemorizedPrior
 from ppl_memprior.inference._map_examples import examples_in_batch, map_examples
-from ppl_memprior.problem import InverseProblem
+from ppl_memprior.problem import InverseProblem, require_problem
 
 
 class LookupPosterior(MemorizedPrior):
@@ -127,6 +127,7 @@ def lookup(
 
 def check_lookup(problem: InverseProblem) -> None:
     """Raise a `ValueError` for a problem that `lookup` cannot take."""
+    require_problem(problem, "lookup")
     problem.require_no_extra_latents("lookup")
 
 

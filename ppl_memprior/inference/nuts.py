@@ -6,7 +6,7 @@ import jax
 
 from ppl_memprior.distributions import MemorizedPrior
 from ppl_memprior.inference.chains import ChainDraws, nuts_kernel, run_chains
-from ppl_memprior.problem import InverseProblem
+from ppl_memprior.problem import InverseProblem, require_problem
 
 _STATS = ("num_steps", "diverging", "accept_prob", "energy", "potential_energy")
 
@@ -51,6 +51,7 @@ def nuts(
 
 def check_nuts(problem: InverseProblem) -> None:
     """Raise a `ValueError` for a problem that `nuts` cannot take."""
+    require_problem(problem, "nuts")
     if isinstance(problem.prior, MemorizedPrior):
         raise ValueError(
             "nuts needs a prior with a density; a MemorizedPrior has none. Its exact posterior "

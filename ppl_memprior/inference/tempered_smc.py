@@ -29,7 +29,7 @@ from ppl_memprior.inference._unconstrained import (
     require_continuous,
     unconstrained,
 )
-from ppl_memprior.problem import InverseProblem
+from ppl_memprior.problem import InverseProblem, require_problem
 
 LEAPFROG_STEPS = 4
 ACCEPTANCE = 0.8  # between the 0.65 that suits one long trajectory and the safety of short ones
@@ -155,6 +155,7 @@ def tempered_smc(
 
 def check_tempered_smc(problem: InverseProblem) -> None:
     """Raise a `ValueError` for a problem that `tempered_smc` cannot take."""
+    require_problem(problem, "tempered_smc")
     if isinstance(problem.prior, MemorizedPrior):
         raise ValueError(
             "smc needs a prior with a density; a MemorizedPrior has none. Its exact posterior "

@@ -9,6 +9,7 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
+import xarray as xr
 
 from ppl_memprior import DiffusionMixturePrior, InverseProblem, compare, run
 
@@ -99,6 +100,20 @@ def test_chains_are_drawn_only_where_there_are_any(cubic_runs, field_runs):
     assert table.shape[0] == 2
     np.testing.assert_allclose(table.sum(axis=1), 1)
     assert "fields" not in compare(cubic_runs).figures()
+
+
+def test_refuses_posteriors_of_different_problems(cubic_runs):
+    one = cubic_runs["nuts"]
+    fewer = one.copy()
+    fewer["examples"] = xr.DataTree(one["examples"].to_dataset().isel(example=slice(3)))
+    with pytest.raises(
+        ValueError, match=r"'a' has the unknown 'x' of shape \(\) and 5 examples; 'b'"
+    ):
+        compare({"a": one, "b": fewer})
+    with pytest.raises(TypeError, match="posterior 'a' is no DataTree"):
+        compare({"a": 1})
+    with pytest.raises(TypeError, match="posteriors by name"):
+        compare([one])
 
 
 def test_refuses_nothing_and_unknown_references(cubic_runs):

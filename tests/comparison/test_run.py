@@ -248,6 +248,17 @@ def test_bad_methods_are_refused_before_any_work(methods, message):
         run(InverseProblem(model, data=0.4), methods, KEY)
 
 
+@pytest.mark.parametrize("name", ["chain", "example", "chi_square", "earth/velocity"])
+def test_names_that_cannot_be_stored_are_refused_before_any_work(name):
+    def model(data=None):
+        x = numpyro.sample("x", DiffusionMixturePrior(jnp.asarray([0.0, 1.0]), 0.3))
+        numpyro.deterministic(name, 2 * x)
+        numpyro.sample("y", dist.Normal(x, 0.3), obs=data)
+
+    with pytest.raises(ValueError, match=f"the site '{name}' cannot be stored under that name"):
+        run(InverseProblem(model, data=0.3), ["lookup"], KEY)
+
+
 def test_bad_settings_and_truth(cubic_problem):
     with pytest.raises(ValueError, match="num_samples must be at least 4, got 0"):
         Settings(num_samples=0)

@@ -79,6 +79,17 @@ def test_moments_against_dense_algebra():
     np.testing.assert_array_equal(mixture.component_means, mixture.locs)
 
 
+def test_variance_survives_a_strong_contraction():
+    """In float32, where what a complete set of directions leaves out is rounding."""
+    rotation = np.linalg.qr(np.random.default_rng(0).normal(size=(4, 4)))[0].astype(np.float32)
+    scales = np.float32([1e-4, 3e-5, 1e-5, 1e-4])
+    mixture = LowRankGaussianMixture(
+        jnp.zeros((1, 4), jnp.float32), jnp.float32(1.0), rotation[None], scales[None]
+    )
+    exact = np.sqrt((scales.astype(float) ** 2) @ rotation.astype(float) ** 2)
+    np.testing.assert_allclose(mixture.stddev, exact, rtol=1e-3)
+
+
 def test_covariance_of_samples_of_each_component():
     params = parameters()
     num = 20_000

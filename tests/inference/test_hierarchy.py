@@ -17,6 +17,8 @@ from ppl_memprior import DiffusionMixturePrior, InverseProblem, MemorizedPrior
 from ppl_memprior._arviz import az
 from ppl_memprior.inference import gibbs, mode_jump, nuts, tempered_smc
 
+pytestmark = pytest.mark.arithmetic
+
 EXAMPLES = np.array([-0.5, 0.6, 1.2])
 DATA = np.array([0.1, 0.5, 0.9, 0.2])
 CHAINS = {"num_samples": 2000, "num_warmup": 1000, "num_chains": 4}

@@ -123,6 +123,45 @@ def test_flat_and_missing_tails():
     np.testing.assert_allclose(values[0], values[1] + 50, atol=1e-4)
 
 
+def folded(noise):
+    """Data at x^2 = 0.5, whose mode no linearization at an example finds."""
+    prior = DiffusionMixturePrior(jnp.asarray([1.0, 2.0]), 1.0)
+
+    def model(y=None):
+        x = numpyro.sample("x", prior)
+        numpyro.sample("y", dist.Normal(x**2, noise), obs=y)
+
+    problem = InverseProblem(model, y=0.5)
+    # where noise is small p(data) is the prior's density of x^2
+    x = np.sqrt(0.5) * np.array([1.0, -1.0])
+    density = stats.norm.pdf(x[:, None], loc=[1.0, 2.0]).mean(axis=1)
+    return problem, np.log(density.sum() / (2 * np.sqrt(0.5)))
+
+
+@pytest.mark.parametrize("noise", [3e-3, 1e-4])
+def test_a_proposal_that_misses_is_neither_trusted_nor_fatal(noise):
+    problem, exact = folded(noise)
+    corrected = psis(problem, linearize(problem), jax.random.key(0))
+    assert corrected.khat > 0.7
+    # a few draws of the prior hit by chance, and smoothing their weights would cost 100 nats; with
+    # a smaller noise none of them does
+    assert noise < 1e-3 or abs(corrected.log_evidence - exact) < 6
+    assert np.isfinite(corrected.weights).all() and np.isfinite(corrected.log_evidence_error)
+
+
+def test_a_proposal_far_away_is_not_mistaken_for_a_flat_tail():
+    prior = DiffusionMixturePrior(jnp.asarray([0.0, 1.0]), 1.0)
+
+    def model(y=None):
+        x = numpyro.sample("x", prior)
+        numpyro.sample("y", dist.Normal(x, 0.1), obs=y)
+
+    problem = InverseProblem(model, y=0.5)
+    corrected = psis(problem, dist.Normal(50.0, 1e-3), jax.random.key(0))
+    # the prior's share is what is left: 400 draws, of which a tenth explain the data
+    assert np.isfinite(corrected.khat) and corrected.effective_sample_size < 100
+
+
 def test_any_likelihood_and_any_proposal():
     """A Cauchy likelihood has no residual; the proposal is a plain normal distribution."""
     examples = jnp.asarray([[-0.5, 0.2], [0.7, 0.1]])
@@ -158,7 +197,7 @@ def test_refuses_what_it_cannot_take(cubic_problem):
             psis(problem, bad, KEY)
     with pytest.raises(TypeError, match="got a float"):
         psis(problem, 1.0, KEY)
-    with pytest.raises(ValueError, match="num_draws must be at least 25, got 3"):
+    with pytest.raises(ValueError, match="num_draws must be an integer of at least 25, got 3"):
         psis(problem, proposal, KEY, num_draws=3)
     with pytest.raises(ValueError, match=r"defensive_share must be in \[0, 1\), got 1"):
         psis(problem, proposal, KEY, defensive_share=1)
