@@ -14,6 +14,8 @@ from ppl_memprior import DiffusionMixturePrior, InverseProblem, MemorizedPrior, 
 from ppl_memprior.forward import stylized
 from ppl_memprior.inference.importance import PsisPosterior
 
+pytestmark = pytest.mark.arithmetic
+
 KEY = jax.random.key(7)
 NUM_DRAWS = 8_000
 

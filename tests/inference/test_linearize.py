@@ -16,6 +16,8 @@ from ppl_memprior import DiffusionMixturePrior, InverseProblem, linearize
 from ppl_memprior.forward import stylized
 from ppl_memprior.inference._gaussian_update import dense_spectrum, gaussian_update
 
+pytestmark = pytest.mark.arithmetic
+
 
 # Total variation to quadrature of the mixture whose weights include the determinant, to three
 # decimals; the method's own error, so a changed weight, mean or covariance moves it.
