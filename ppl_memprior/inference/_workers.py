@@ -164,7 +164,9 @@ def _submitter(executor: Executor, problem: InverseProblem, task: ExampleTask) -
     content: Any = _pickled(problem, task)
     client = getattr(executor, "_client", None)  # of Dask's executor, which hides it
     if client is not None:
-        content = client.scatter(content)  # each worker gets it once, and not with every batch
+        # Each worker gets it once, and not with every batch. Not under a hash of the content: the
+        # release of what an earlier call has scattered could overtake this one.
+        content = client.scatter(content, hash=False)
     return lambda batch: executor.submit(_solve_in_process, key, x64, content, batch)
 
 

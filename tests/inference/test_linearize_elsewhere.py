@@ -105,12 +105,11 @@ def problem():
     return InverseProblem(model, data=matrix @ prior.examples[2])
 
 
-def assert_same(found, expected):
-    # one component at a time, by the same program: the same bits
+def assert_same(found, expected, tolerance):
     for there, here in zip(
         jax.tree.leaves(vars(found)), jax.tree.leaves(vars(expected)), strict=True
     ):
-        np.testing.assert_array_equal(there, here)
+        np.testing.assert_allclose(there, here, rtol=tolerance, atol=tolerance)
 
 
 @pytest.fixture(scope="module")
@@ -129,24 +128,27 @@ def dask():
 def test_executors_give_what_a_loop_gives(problem, dask, tmp_path, settings):
     everything = {"neglect": 0.0, **settings}
     expected = linearize(problem, **everything)
+    # Products are made one component at a time, by the same program: the same bits. Jacobians are
+    # made in batches, whose size depends on who works: float32 rounding.
+    tolerance = 0.0 if "max_rank" in settings else 2e-5
     with ThreadPoolExecutor(3) as threads:
-        assert_same(linearize(problem, executor=threads, **everything), expected)
+        assert_same(linearize(problem, executor=threads, **everything), expected, tolerance)
     elsewhere = linearize(problem, executor=dask.get_executor(), store=tmp_path, **everything)
-    assert_same(elsewhere, expected)
+    assert_same(elsewhere, expected, tolerance)
     (components,) = tmp_path.glob("linearize-*")
     assert len(list(components.glob("*.zip"))) == 40
-    assert_same(linearize(problem, store=tmp_path, **everything), expected)
+    assert_same(linearize(problem, store=tmp_path, **everything), expected, tolerance)
 
 
 @pytest.mark.slow
-def test_workers_neglect_no_more_than_a_loop(problem, dask):
-    """Several components are begun at once, so that a few more than needed may be finished."""
+def test_workers_neglect_as_little_as_a_loop(problem, dask):
+    """They bound and begin several components at once: other ones, to the same end."""
     settings = {"max_rank": 5, "neglect": 0.05}
     alone = linearize(problem, **settings)
     together = linearize(problem, executor=dask.get_executor(), **settings)
     done, also = np.asarray(alone.report.linearized), np.asarray(together.report.linearized)
-    assert done.sum() < 40 and np.all(also[done])
-    assert together.neglected_mass <= alone.neglected_mass <= 0.05
-    np.testing.assert_array_equal(together.locs[done], alone.locs[done])
+    assert max(done.sum(), also.sum()) < 40
+    assert max(together.neglected_mass, alone.neglected_mass) <= 0.05
+    np.testing.assert_array_equal(together.locs[done & also], alone.locs[done & also])
     # the shares differ by what the other neglected: log(1 + 0.05)
     np.testing.assert_allclose(together.log_evidence, alone.log_evidence, atol=0.05)
