@@ -272,8 +272,9 @@ def _field_study(
         units={"velocity": "m/s"},
         notes={
             **notes,
-            "survey": f"{shots} shots, {receivers} receivers, {times} samples of "
-            f"{wave.survey.dt:g} s, Ricker wavelet of {wave.survey.peak_frequency:g} Hz",
+            "survey": f"{shots} shot{'s' if shots > 1 else ''}, {receivers} receivers, "
+            f"{times} samples of {wave.survey.dt:g} s, "
+            f"Ricker wavelet of {wave.survey.peak_frequency:g} Hz",
             "grid": f"{wave.input_shape[0]} x {wave.input_shape[1]} cells of "
             f"{wave.grid_spacing:g} m",
             "noise": f"{100 * noise_fraction:g} % of the data's peak",

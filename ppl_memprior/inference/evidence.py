@@ -73,10 +73,10 @@ def evidence(
     at the components' modes. With a key each value is corrected by importance sampling from that
     posterior.
 
-    Where `linearize` forms all Jacobians, those at the examples serve all bandwidths, and the
-    curve costs no more than one posterior does. With `iterations`, and in problems that are so
-    large that components are left out, every bandwidth costs what `linearize` costs, compilation
-    included. With a key each takes `num_draws` forward solves more.
+    Where `linearize` forms all Jacobians, those at the examples serve all bandwidths, and no
+    further products with them are made. With `iterations`, and in problems that are so large that
+    components are left out, every bandwidth costs what `linearize` costs, compilation included.
+    With a key each takes `num_draws` forward solves more.
 
     Args:
         problem: an inverse problem that `linearize` takes; its own bandwidth does not matter.
@@ -102,8 +102,8 @@ def evidence(
     grid = _checked_grid(sigma)
     size = problem_size(problem)
     shared: dict[int, Record] = {}
-    widest = problem.with_prior(_with_bandwidth(prior, grid.max()))
     if size.fits() and size.small and iterations == 0:
+        widest = problem.with_prior(_with_bandwidth(prior, grid.max()))
         shared = linearize_all(widest, 0, None, None, progress)
     counts = np.zeros(2, int)
     for record in shared.values():

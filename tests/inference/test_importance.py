@@ -162,6 +162,9 @@ def test_a_proposal_far_away_is_not_mistaken_for_a_flat_tail():
     corrected = psis(problem, dist.Normal(50.0, 1e-3), jax.random.key(0))
     # the prior's share is what is left: 400 draws, of which a tenth explain the data
     assert np.isfinite(corrected.khat) and corrected.effective_sample_size < 100
+    z = stats.norm.pdf(0.5, loc=[0.0, 1.0], scale=np.sqrt(1.01)).mean()
+    # some forty draws count: four relative standard errors of sqrt(1 / 40)
+    assert abs(corrected.log_evidence - np.log(z)) < 4 / np.sqrt(40)
 
 
 def test_any_likelihood_and_any_proposal():
