@@ -1,10 +1,8 @@
-"""The scripts in examples/ and the README's code run, at a small size."""
+"""The scripts in examples/ run, at a small size."""
 
 from __future__ import annotations
 
 import importlib.util
-import re
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -63,14 +61,3 @@ def test_mode_jump(load, tmp_path):
 def test_survey_picture(load, tmp_path):
     survey = load("survey_picture").main(tmp_path / "survey.png", (12, 14), 5, dpi=40)
     assert survey.num_receivers == 5 and (tmp_path / "survey.png").stat().st_size > 1000
-
-
-@pytest.mark.slow
-def test_readme_code(short, tmp_path, monkeypatch, capsys):
-    code = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
-    assert code is not None
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys.modules["ppl_memprior.comparison.run"], "Settings", lambda: short)
-    exec(compile(code[1], "README.md", "exec"), {})
-    assert (tmp_path / "report.html").exists()
-    assert "Verdict" in capsys.readouterr().out
