@@ -18,7 +18,9 @@ import pandas as pd
 import xarray as xr
 from matplotlib.figure import Figure
 
+from ppl_memprior._numbers import written
 from ppl_memprior.comparison import html, plots
+from ppl_memprior.comparison.latents import NUISANCE_COLUMNS, nuisance_rows
 from ppl_memprior.diagnostics import PosteriorSummary, Verdict, summarize, verdicts
 
 # column of the table: attribute of the summary, how it is written
@@ -81,19 +83,12 @@ class Comparison:
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("posterior")
 
     def to_text(self) -> str:
-        """The table and the verdict for a terminal."""
-        body = self.formatted_rows()
-        header = ["posterior", *self.columns]
-        widths = [max(len(row[i]) for row in [header, *body]) for i in range(len(header))]
-        lines = [
-            "  ".join(
-                cell.ljust(width) if i == 0 else cell.rjust(width)
-                for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-            )
-            for row in [header, *body]
-        ]
+        """The table, that of the latent sites beside the prior's, and the verdict."""
+        lines = _aligned([["posterior", *self.columns], *self.formatted_rows()])
         if self.reference is not None:
             lines.append(f"distance: scaled energy distance to {self.reference}, between 0 and 1")
+        if nuisances := nuisance_rows(self.runs):
+            lines += ["", "Other latent sites", *_aligned([list(NUISANCE_COLUMNS), *nuisances])]
         marks = {"conflict": "!!", "warning": "! ", "good": "ok", "note": "- "}
         lines += ["", "Verdict", *(f"{marks[v.level]} {v.text}" for v in self.verdicts)]
         return "\n".join(lines)
@@ -102,7 +97,7 @@ class Comparison:
         """The table's cells as text, each row beginning with the posterior's name."""
         formats = [COLUMNS[column] for column in self.columns]
         return [
-            [s.method, *(_cell(getattr(s, name), how) for name, how in formats)]
+            [s.method, *(written(getattr(s, name), how) for name, how in formats)]
             for s in self.summaries
         ]
 
@@ -145,6 +140,7 @@ class Comparison:
             verdicts=self.verdicts,
             header=["posterior", *self.columns],
             rows=self.formatted_rows(),
+            nuisances=nuisance_rows(self.runs),
             reference=self.reference,
             figures=self.figures(),
             notes=notes or {},
@@ -197,8 +193,16 @@ def _check_runs(runs: Any) -> None:
         raise ValueError(f"compare takes posteriors of one problem: {described}")
 
 
-def _cell(value: float, how: str) -> str:
-    return "-" if isinstance(value, float) and math.isnan(value) else format(value, how)
+def _aligned(rows: list[list[str]]) -> list[str]:
+    """Lines of a table for a terminal, names to the left and numbers to the right."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return [
+        "  ".join(
+            cell.ljust(width) if i == 0 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    ]
 
 
 def _json_value(value: Any) -> Any:

@@ -69,7 +69,8 @@ def to_datatree(
         draws: a method's result.
         truth: the true value of the prior's site, where it is known; or of several sites, by
             name, where a deterministic site's truth is not what the prior's site gives.
-        coords: coordinate values of dimensions, `depth` and `distance` in metres, say.
+        coords: coordinate values of dimensions. With `depth` or `distance` (metres) among them,
+            sites of two dimensions of that shape are fields over depth and distance.
         units: of sites, by their names.
         progress: show a bar over the forward solves, on stderr.
 
@@ -92,11 +93,12 @@ def to_datatree(
         stats["chi_square"] = derived.pop("chi_square")
 
     posterior = {**latents, **{n: v.reshape(*chains, *v.shape[1:]) for n, v in derived.items()}}
-    fields = [np.shape(value)[2:] for value in posterior.values() if np.ndim(value) == 4]
+    shapes = {name: np.shape(value)[2:] for name, value in posterior.items()}
+    grid = field_shape(shapes, coords or {})
 
     def group(values: Mapping[str, Any], *lead: str) -> xr.Dataset:
         arrays = {
-            name: (_dims(name, value, lead, fields[0] if fields else None), np.asarray(value))
+            name: (_dims(name, value, lead, grid), np.asarray(value))
             for name, value in values.items()
         }
         dataset = xr.Dataset(arrays)
@@ -135,6 +137,35 @@ def to_datatree(
         }
     )
     return tree
+
+
+def field_shape(
+    shapes: Mapping[str, tuple[int, ...]], coords: Mapping[str, ArrayLike]
+) -> tuple[int, ...] | None:
+    """Shape of the sites whose dimensions are `depth` and `distance`: what the coordinates say.
+
+    Without their coordinates nothing tells a field from another array of two dimensions, such as
+    an image or a matrix, and none is one.
+
+    Args:
+        shapes: event shapes of the sites, by name.
+        coords: coordinate values of dimensions.
+
+    Raises:
+        ValueError: coordinates of `depth` or `distance` that fit no site.
+    """
+    lengths = {dim: np.size(coords[dim]) for dim in FIELD_DIMS if dim in coords}
+    if not lengths:
+        return None
+    planes = {name: shape for name, shape in shapes.items() if len(shape) == 2}
+    for shape in planes.values():
+        if all(lengths.get(dim, n) == n for dim, n in zip(FIELD_DIMS, shape, strict=True)):
+            return shape
+    given = " and ".join(f"{count} values of {dim!r}" for dim, count in lengths.items())
+    raise ValueError(
+        f"coords has {given}, which fit no site of two dimensions (depth, distance): "
+        + (", ".join(f"{name!r} has shape {shape}" for name, shape in planes.items()) or "none")
+    )
 
 
 def check_site_names(problem: InverseProblem) -> None:
@@ -196,11 +227,11 @@ def _at_draws(
 
 
 def _dims(
-    name: str, value: Any, lead: tuple[str, ...], field_shape: tuple[int, ...] | None
+    name: str, value: Any, lead: tuple[str, ...], grid: tuple[int, ...] | None
 ) -> tuple[str, ...]:
-    """Dimension names: `depth` and `distance` for fields on the problem's grid."""
+    """Dimension names: `depth` and `distance` for fields on the grid of the coordinates."""
     shape = np.shape(value)[len(lead) :]
-    if shape == field_shape:
+    if shape == grid:
         return (*lead, *FIELD_DIMS)
     return (*lead, *(f"{name}_dim_{i}" for i in range(len(shape))))
 

@@ -14,23 +14,26 @@ import jinja2
 from matplotlib.figure import Figure
 
 from ppl_memprior._files import complete_or_nothing
+from ppl_memprior.comparison.latents import NUISANCE_COLUMNS
 from ppl_memprior.diagnostics import Verdict
 
 CAPTIONS = {
     "misfit": "Does each posterior explain the data? Inside the grey band the misfit is what the "
     "noise allows; to the right of it no draw explains the data (prior-data conflict).",
     "fields": "Posterior mean (top) and standard deviation (bottom) of each method, beside the "
-    "truth, where it is known, and the training example nearest to it.",
+    "truth and the training example nearest to it; where the truth is not known, beside the "
+    "example nearest to the posterior mean and the standard deviation of the examples.",
     "weights": "Weight of each training example: mean responsibility of the draws. One bar at "
     "one is a lookup.",
-    "marginals": "Marginals of the coordinates that vary most, each scaled to the same height; "
-    "stems are draws that repeat single values.",
+    "marginals": "Marginals of every latent site, of arrays the coordinates that vary most, each "
+    "scaled to the same height; stems are draws that repeat single values.",
     "occupancy": "Share of each chain's draws next to each example, for the examples visited most. "
     "Rows that look alike are chains that agree on the weights.",
     "ranks": "Ranks of each chain's draws among those of all chains, for the coordinate with the "
     "largest R-hat. Chains of one law have flat histograms within the band, if their draws are "
     "nearly independent.",
-    "chains": "Nearest training example along each chain. Chains that stay with different "
+    "chains": "Nearest training example of each draw, a panel for each chain and a row for each "
+    "example that a chain visits. Chains that stay with different "
     "examples have not mixed: their weights are those of the starting points.",
 }
 
@@ -42,6 +45,7 @@ def write(
     verdicts: Sequence[Verdict],
     header: Sequence[str],
     rows: Sequence[Sequence[str]],
+    nuisances: Sequence[Sequence[str]],
     reference: str | None,
     figures: Mapping[str, Figure],
     notes: Mapping[str, Any],
@@ -53,8 +57,10 @@ def write(
         title: heading of the page.
         verdicts: the sentences, in order.
         header, rows: the table, as text.
+        nuisances: rows under `NUISANCE_COLUMNS`; none where the prior's site is the only unknown.
         reference: posterior that distances are measured to, or None.
-        figures: by name; `CAPTIONS` has their captions.
+        figures: by name; `CAPTIONS` has their captions, and their Matplotlib labels say in words
+            what they show.
         notes: provenance, name and value.
 
     Returns:
@@ -67,9 +73,11 @@ def write(
         verdicts=verdicts,
         header=header,
         rows=rows,
+        nuisance_header=NUISANCE_COLUMNS,
+        nuisances=nuisances,
         reference=reference,
         figures=[
-            {"name": name, "caption": CAPTIONS[name], "png": _png(figure)}
+            {"alt": figure.get_label(), "caption": CAPTIONS[name], "png": _png(figure)}
             for name, figure in figures.items()
         ],
         notes=notes,

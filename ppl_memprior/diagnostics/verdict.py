@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from ppl_memprior._numbers import written
 from ppl_memprior.diagnostics.summary import PosteriorSummary
 from ppl_memprior.diagnostics.trust import (
     ESS_PER_RUN,
@@ -81,7 +82,8 @@ def data_fit(summaries: Sequence[PosteriorSummary]) -> list[Verdict]:
             Verdict(
                 "conflict",
                 f"Prior-data conflict: no posterior explains the data. The closest, {best.method}, "
-                f"has a reduced chi-square of {best.reduced_chi_square:.3g}, {best.misfit_z:.1f} "
+                f"has a reduced chi-square of {best.reduced_chi_square:.3g}, "
+                f"{written(best.misfit_z, '.1f')} "
                 "standard deviations above what the noise allows. Nothing that these methods "
                 "reached contains the truth; the weights only say which wrong answer is least "
                 "wrong.",
@@ -267,7 +269,10 @@ def advice(summaries: Sequence[PosteriorSummary]) -> Verdict:
 
 
 def _misfits(summaries: Sequence[PosteriorSummary]) -> str:
-    return _each(summaries, lambda s: f"chi2/m {s.reduced_chi_square:.3g}, z = {s.misfit_z:+.1f}")
+    return _each(
+        summaries,
+        lambda s: f"chi2/m {s.reduced_chi_square:.3g}, z = {written(s.misfit_z, '+.1f')}",
+    )
 
 
 def _percent(share: float) -> str:

@@ -25,6 +25,7 @@ from ppl_memprior import (
     run,
 )
 from ppl_memprior.comparison import METHODS, load_trees, save_trees
+from ppl_memprior.comparison.convert import field_shape
 from ppl_memprior.comparison.methods import Method
 from ppl_memprior.diagnostics import summarize
 from ppl_memprior.inference._linearize_tasks import DenseTask
@@ -184,6 +185,16 @@ def test_field_labels_and_units(short):
     v = tree["posterior"].to_dataset()["v"]
     assert v.dims == ("chain", "draw", "depth", "distance") and v.attrs["units"] == "m/s"
     np.testing.assert_array_equal(v["depth"], [0.0, 10.0])
+
+
+def test_coordinates_alone_make_a_site_a_field():
+    shapes = {"factor": (3, 3), "v": (2, 3), "z": (4,)}
+    assert field_shape(shapes, {}) is None
+    assert field_shape(shapes, {"z_dim_0": range(4)}) is None
+    assert field_shape(shapes, {"depth": [0.0, 10.0], "distance": [0.0, 1.0, 2.0]}) == (2, 3)
+    assert field_shape(shapes, {"depth": [0.0, 10.0]}) == (2, 3)
+    with pytest.raises(ValueError, match=r"4 values of 'depth', which fit no site.*'v' has shape"):
+        field_shape(shapes, {"depth": range(4)})
 
 
 def test_repeats_of_smc_are_chains_without_an_order(cubic_problem, short):
