@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from ppl_memprior._arviz import az
+from ppl_memprior.diagnostics.modes import visited_modes
 from ppl_memprior.diagnostics.multimodality import occupancy
 
 Runs = Mapping[str, xr.DataTree]
@@ -111,4 +112,4 @@ def worst_coordinate(tree: xr.DataTree) -> tuple[str, NDArray[np.floating]]:
 
 
 def _occupancy(tree: xr.DataTree) -> xr.DataArray:
-    return occupancy(tree["sample_stats"].to_dataset()["nearest_example"])
+    return occupancy(visited_modes(tree))
