@@ -27,6 +27,7 @@ from ppl_memprior.comparison.figure_style import (
     without_frame,
 )
 from ppl_memprior.comparison.latents import Coordinate
+from ppl_memprior.diagnostics.modes import visited_modes
 from ppl_memprior.diagnostics.multimodality import occupancy
 
 MAX_EXAMPLES = 12
@@ -216,4 +217,4 @@ def _rows(visited: NDArray[np.integer]) -> tuple[NDArray[np.integer], list[str]]
 
 
 def _occupancy(tree: xr.DataTree) -> xr.DataArray:
-    return occupancy(tree["sample_stats"].to_dataset()["nearest_example"])
+    return occupancy(visited_modes(tree))

@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from ppl_memprior._numbers import written
 from ppl_memprior.comparison import html, plots
 from ppl_memprior.comparison.latents import NUISANCE_COLUMNS, nuisance_rows
-from ppl_memprior.diagnostics import PosteriorSummary, Verdict, summarize, verdicts
+from ppl_memprior.diagnostics import PosteriorSummary, Verdict, summarize_all, verdicts
 
 # column of the table: attribute of the summary, how it is written
 COLUMNS: dict[str, tuple[str, str]] = {
@@ -162,8 +162,7 @@ def compare(runs: Mapping[str, xr.DataTree], reference: str | None = None) -> Co
     _check_runs(runs)
     if reference is not None and reference not in runs:
         raise ValueError(f"reference {reference!r} is not among the posteriors {list(runs)}")
-    base = runs[reference] if reference is not None else None
-    summaries = tuple(summarize(name, tree, base) for name, tree in runs.items())
+    summaries = summarize_all(runs, reference)
     return Comparison(runs, reference, summaries, tuple(verdicts(summaries, reference)))
 
 

@@ -21,7 +21,7 @@ from jax.typing import ArrayLike
 
 from ppl_memprior._files import complete_or_nothing
 from ppl_memprior._progress import map_in_batches
-from ppl_memprior.diagnostics import nearest_examples
+from ppl_memprior.diagnostics import distinct_examples, nearest_examples
 from ppl_memprior.distributions import LowRankGaussianMixture, MemorizedPrior
 from ppl_memprior.problem import InverseProblem
 
@@ -29,7 +29,7 @@ FIELD_DIMS = ("depth", "distance")
 #: Dimensions and variables of the trees: no site can have such a name.
 RESERVED = (
     *("chain", "draw", "example", "chi_square", "responsibilities"),
-    *("prior_weight", "mean_responsibility", "posterior_weight"),
+    *("prior_weight", "mean_responsibility", "posterior_weight", "representative"),
 )
 
 
@@ -78,7 +78,10 @@ def to_datatree(
         A tree with the groups `posterior` (the latent and deterministic sites), `sample_stats`
         (with `chi_square`, `nearest_example`, `nearest_ratio`, and the method's own),
         `examples` (the prior's site and deterministic sites at each example, `prior_weight`,
-        `mean_responsibility`, `posterior_weight` where the method has it) and `truth`.
+        `mean_responsibility`, `posterior_weight` where the method has it, and `representative`,
+        the number of the first example that is the same at the scale of the bandwidth) and
+        `truth`. `nearest_example` counts examples that are the same as their representative.
+        The attribute `bandwidth` of a latent bandwidth is its mean over the draws.
     """
     latents = {name: np.asarray(value) for name, value in draws.latents.items()}
     x = latents[problem.prior_name]
@@ -86,7 +89,9 @@ def to_datatree(
     flat = {name: value.reshape(-1, *value.shape[2:]) for name, value in latents.items()}
     derived = _at_draws(problem, flat, progress)
     responsibility = derived.pop("responsibilities").mean(axis=0)
-    index, ratio = nearest_examples(flat[problem.prior_name], problem.examples)
+    bandwidth = _bandwidth(problem) or _mean_bandwidth(problem, flat)
+    same = distinct_examples(problem.examples, _narrowest(problem, bandwidth["bandwidth"]))
+    index, ratio = nearest_examples(flat[problem.prior_name], problem.examples, same)
     stats: dict[str, Any] = dict(draws.sample_stats)
     stats["nearest_example"], stats["nearest_ratio"] = index, ratio
     if "chi_square" in derived:
@@ -112,6 +117,7 @@ def to_datatree(
     examples: dict[str, Any] = dict(_at_fields(problem, problem.examples))
     examples["prior_weight"] = np.exp(np.asarray(problem.prior.log_weights))
     examples["mean_responsibility"] = responsibility
+    examples["representative"] = same
     if draws.example_weights is not None:
         examples["posterior_weight"] = draws.example_weights
     groups = {
@@ -132,7 +138,7 @@ def to_datatree(
             "num_data": problem.num_data,
             "latent_sites": json.dumps(list(latents)),
             "independent_draws": int(draws.independent),
-            **_bandwidth(problem),
+            **bandwidth,
             **draws.attrs,
         }
     )
@@ -185,6 +191,20 @@ def _bandwidth(problem: InverseProblem) -> dict[str, float]:
     if isinstance(problem.prior, LowRankGaussianMixture):
         return {"bandwidth": float(problem.prior.scale)}
     return {} if problem.extra_latents else {"bandwidth": float(problem.prior.sigma)}
+
+
+def _mean_bandwidth(problem: InverseProblem, latents: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """The mean over the draws of a bandwidth that other latent sites may decide."""
+    others = {name: jnp.asarray(latents[name]) for name in problem.extra_latents}
+    sigma = jax.vmap(lambda given: problem.prior_given(**given).sigma)(others)
+    return {"bandwidth": float(sigma.mean())}
+
+
+def _narrowest(problem: InverseProblem, bandwidth: float) -> float:
+    """The smallest standard deviation that a component of the prior has in any direction."""
+    if isinstance(problem.prior, LowRankGaussianMixture):
+        return min(bandwidth, float(jnp.min(problem.prior.direction_scales, initial=bandwidth)))
+    return bandwidth
 
 
 def _at_fields(problem: InverseProblem, x: jax.Array) -> dict[str, np.ndarray]:

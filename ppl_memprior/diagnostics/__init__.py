@@ -2,14 +2,21 @@
 
 from ppl_memprior.diagnostics.calibration import Misfit, misfit
 from ppl_memprior.diagnostics.convergence import Convergence, convergence
-from ppl_memprior.diagnostics.distances import EnergyDistance, energy_distance, total_variation
+from ppl_memprior.diagnostics.distances import (
+    EnergyDistance,
+    energy_distance,
+    nearly_independent,
+    thinned,
+    total_variation,
+)
 from ppl_memprior.diagnostics.memorization import (
     effective_examples,
     leave_one_out_ratios,
     nearest_examples,
 )
+from ppl_memprior.diagnostics.modes import distinct_examples
 from ppl_memprior.diagnostics.multimodality import ModeMixing, mode_mixing
-from ppl_memprior.diagnostics.summary import PosteriorSummary, summarize
+from ppl_memprior.diagnostics.summary import PosteriorSummary, summarize, summarize_all
 from ppl_memprior.diagnostics.verdict import Verdict, verdicts
 
 __all__ = [
@@ -20,13 +27,17 @@ __all__ = [
     "PosteriorSummary",
     "Verdict",
     "convergence",
+    "distinct_examples",
     "effective_examples",
     "energy_distance",
     "leave_one_out_ratios",
     "misfit",
     "mode_mixing",
     "nearest_examples",
+    "nearly_independent",
     "summarize",
+    "summarize_all",
+    "thinned",
     "total_variation",
     "verdicts",
 ]

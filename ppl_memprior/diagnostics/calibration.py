@@ -23,10 +23,10 @@ class Misfit(NamedTuple):
 def misfit(chi_square: ArrayLike, num_data: int) -> Misfit:
     """Compare the draws' chi-square with what the noise alone would give.
 
-    If the model is right, a posterior draw and the data have the same joint law as the truth
-    and the data; so the chi-square of a draw is that of the noise: mean m, variance 2 m. A large
-    z is prior-data conflict: nothing in the prior's reach explains the data. A very negative z
-    is overfitting or an overstated noise level.
+    If the model is right, a posterior draw and the data have the same joint distribution as the
+    truth and the data; so the chi-square of a draw is that of the noise: mean m, variance 2 m.
+    A large z is prior-data conflict: nothing in the prior's reach explains the data. A very
+    negative z is overfitting or an overstated noise level.
 
     Args:
         chi_square: squared norms of the whitened residuals of the draws, any shape.

@@ -6,16 +6,24 @@ Reads a labelled tree as `ppl_memprior.run` returns it; computes nothing about t
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 
 from ppl_memprior.diagnostics.calibration import misfit
 from ppl_memprior.diagnostics.convergence import convergence
-from ppl_memprior.diagnostics.distances import energy_distance, total_variation
+from ppl_memprior.diagnostics.distances import (
+    energy_distance,
+    nearly_independent,
+    thinned,
+    total_variation,
+)
 from ppl_memprior.diagnostics.memorization import effective_examples, leave_one_out_ratios
+from ppl_memprior.diagnostics.modes import example_groups, visited_modes, weights_of_groups
 from ppl_memprior.diagnostics.multimodality import mode_mixing
 
 NAN = float("nan")
@@ -37,19 +45,28 @@ class PosteriorSummary:
         importance_draws, importance_ess: number of weighted draws (0 without any), and their
             effective sample size.
         reduced_chi_square, misfit_z: see `ppl_memprior.diagnostics.misfit`.
-        effective_examples: exp(entropy) of the mean responsibilities.
-        top_example, top_share: the example with the largest mean responsibility, and that.
-        nearest_ratio: median nearest-neighbour ratio of the draws.
-        null_share: share of the examples whose leave-one-out ratio is smaller than that.
+        effective_examples: exp(entropy) of the mean responsibilities of the distinct examples.
+        top_example, top_share: the distinct example with the largest mean responsibility, and its
+            mean responsibility.
+        nearest_ratio: median nearest-neighbour ratio of the draws; NaN with fewer than three
+            distinct examples.
+        null_share: share of the distinct examples whose leave-one-out ratio is smaller than that.
         distance, distance_noise: scaled energy distance to the reference, and the value that
-            two sets of draws of one law would not exceed in 95 of 100 cases.
-        weights_distance: total variation to the reference's mean responsibilities.
+            two sets of draws of one distribution would not exceed in 95 of 100 cases.
+        weights_distance: total variation to the reference's mean responsibilities of the distinct
+            examples.
         linearization_error: in nats, of a linearized posterior.
         divergences: of Hamiltonian chains.
         seconds, forward_evaluations, gradient_evaluations: what it cost.
         mode_ess, mode_rhat, between_chain_tv: of the nearest example, see
             `ppl_memprior.diagnostics.ModeMixing`; of chains only.
         round_trips: between the two examples most visited, of chains whose draws have an order.
+        num_examples, distinct_examples: number of stored examples, and of those that differ; see
+            `ppl_memprior.diagnostics.distinct_examples`.
+        bandwidth: standard deviation of the prior's components, in the unit of the examples; 0 of
+            the examples themselves.
+        thinned_draws: number of draws that the energy distance uses, which are nearly independent.
+        methods: names of the methods that can take the problem; None where that is unknown.
     """
 
     method: str
@@ -82,6 +99,11 @@ class PosteriorSummary:
     mode_rhat: float = NAN
     between_chain_tv: float = NAN
     round_trips: float = NAN
+    num_examples: int = 0
+    distinct_examples: int = 0
+    bandwidth: float = NAN
+    thinned_draws: int = 0
+    methods: tuple[str, ...] | None = None
 
 
 def summarize(name: str, tree: xr.DataTree, reference: xr.DataTree | None) -> PosteriorSummary:
@@ -92,36 +114,60 @@ def summarize(name: str, tree: xr.DataTree, reference: xr.DataTree | None) -> Po
         tree: its draws.
         reference: draws to measure the distance to, or None.
     """
+    summary = _alone(name, tree)
+    if reference is None or reference is tree:
+        return summary
+    return _beside_reference(summary, tree, _alone("reference", reference), reference)
+
+
+def summarize_all(
+    runs: Mapping[str, xr.DataTree], reference: str | None
+) -> tuple[PosteriorSummary, ...]:
+    """Summarize posteriors of one problem.
+
+    Args:
+        runs: their draws, by name.
+        reference: name of the one to measure distances to, or None.
+
+    Returns:
+        One summary for each, in their order.
+    """
+    found = {name: _alone(name, tree) for name, tree in runs.items()}
+    if reference is None:
+        return tuple(found.values())
+    return tuple(
+        s
+        if name == reference
+        else _beside_reference(s, runs[name], found[reference], runs[reference])
+        for name, s in found.items()
+    )
+
+
+def _alone(name: str, tree: xr.DataTree) -> PosteriorSummary:
+    """Everything that can be said of one posterior without another."""
     site = str(tree.attrs["prior_site"])
     posterior, stats, examples = (
         tree[group].to_dataset() for group in ("posterior", "sample_stats", "examples")
     )
-    chains = posterior.sizes["chain"]
-    draws = chains * posterior.sizes["draw"]
+    draws = posterior.sizes["chain"] * posterior.sizes["draw"]
+    groups = example_groups(tree)
     independent = bool(tree.attrs["independent_draws"])
     if independent:
         ess = float(tree.attrs.get("ess", draws))
-        rhat, mcse = NAN, 1 / np.sqrt(ess)
+        sampler = {"ess": ess, "rhat": NAN, "relative_mcse": 1 / np.sqrt(ess)}
+        sampler["thinned_draws"] = nearly_independent(draws, ess)
     else:
-        ess, rhat, mcse = _worst_site(tree, chains)
+        sampler = _chains(tree, site, groups)
     chi_square = stats["chi_square"] if "chi_square" in stats else np.array([])
     reduced, z = misfit(chi_square, int(tree.attrs["num_data"]))
-    responsibility = examples["mean_responsibility"].to_numpy()
-    ratio = float(stats["nearest_ratio"].median())
-    null = leave_one_out_ratios(examples[site].to_numpy())
-    distance, noise, weights_distance = NAN, NAN, NAN
-    if reference is not None and reference is not tree:
-        distance, noise = energy_distance(_flat(tree, site), _flat(reference, site))
-        weights_distance = total_variation(
-            responsibility, reference["examples"]["mean_responsibility"]
-        )
+    responsibility = weights_of_groups(examples["mean_responsibility"], groups)
+    null = leave_one_out_ratios(examples[site].to_numpy(), groups)
+    ratio = float(np.median(stats["nearest_ratio"])) if np.isfinite(null).any() else NAN
+    methods = tree.attrs.get("methods_that_apply")
     return PosteriorSummary(
         method=name,
         independent=independent,
         draws=draws,
-        ess=ess,
-        rhat=rhat,
-        relative_mcse=mcse,
         log_evidence=float(tree.attrs.get("log_evidence", NAN)),
         log_evidence_error=float(tree.attrs.get("log_evidence_error", NAN)),
         khat=float(tree.attrs.get("khat", NAN)),
@@ -133,40 +179,69 @@ def summarize(name: str, tree: xr.DataTree, reference: xr.DataTree | None) -> Po
         top_example=int(np.argmax(responsibility)),
         top_share=float(np.max(responsibility)),
         nearest_ratio=ratio,
-        null_share=float(np.mean(null < ratio)) if np.isfinite(null).any() else NAN,
-        distance=distance,
-        distance_noise=noise,
-        weights_distance=weights_distance,
+        null_share=NAN if ratio != ratio else float(np.mean(null < ratio)),
+        distance=NAN,
+        distance_noise=NAN,
+        weights_distance=NAN,
         linearization_error=float(tree.attrs.get("linearization_error", NAN)),
         divergences=int(stats["diverging"].sum()) if "diverging" in stats else 0,
         seconds=float(tree.attrs["seconds"]),
         forward_evaluations=int(tree.attrs["num_forward_evaluations"]),
         gradient_evaluations=int(tree.attrs["num_gradient_evaluations"]),
-        **({} if independent else _modes(tree)),
+        num_examples=len(groups),
+        distinct_examples=len(np.unique(groups)),
+        bandwidth=float(tree.attrs.get("bandwidth", NAN)),
+        methods=None if methods is None else tuple(json.loads(str(methods))),
+        **sampler,
     )
 
 
-def _worst_site(tree: xr.DataTree, chains: int) -> tuple[float, float, float]:
+def _beside_reference(
+    summary: PosteriorSummary,
+    tree: xr.DataTree,
+    reference_summary: PosteriorSummary,
+    reference: xr.DataTree,
+) -> PosteriorSummary:
+    """Add the distances to a reference."""
+    site = str(tree.attrs["prior_site"])
+    draws = thinned(_flat(tree, site), summary.thinned_draws)
+    others = thinned(_flat(reference, site), reference_summary.thinned_draws)
+    distance, noise = energy_distance(draws, others)
+    groups = example_groups(reference)
+    weights = (
+        weights_of_groups(t["examples"]["mean_responsibility"], groups) for t in (tree, reference)
+    )
+    return replace(
+        summary,
+        distance=distance,
+        distance_noise=noise,
+        weights_distance=total_variation(*weights),
+    )
+
+
+def _chains(tree: xr.DataTree, site: str, groups: NDArray[np.intp]) -> dict[str, Any]:
+    """The fields of the summary that say how chains mix, within and between the examples."""
+    posterior = tree["posterior"].to_dataset()
     latents = json.loads(str(tree.attrs["latent_sites"]))
-    found = [convergence(tree["posterior"].to_dataset()[name]) for name in latents]
-    rhat = float(np.nanmax([c.rhat for c in found])) if chains > 1 else NAN
-    mcse = float(np.nanmax([c.relative_mcse for c in found]))
-    return float(np.nanmin([c.ess for c in found])), rhat, mcse
-
-
-def _modes(tree: xr.DataTree) -> dict[str, float]:
-    """The fields of the summary that say how chains mix between the examples."""
-    mixing = mode_mixing(tree["sample_stats"].to_dataset()["nearest_example"])
-    found = {
+    found = {name: convergence(posterior[name]) for name in latents}
+    mixing = mode_mixing(visited_modes(tree, groups))
+    several = posterior.sizes["chain"] > 1
+    draws = posterior.sizes["chain"] * posterior.sizes["draw"]
+    slowest = np.fmin(found[site].ess, mixing.ess)
+    fields = {
+        "ess": float(np.nanmin([c.ess for c in found.values()])),
+        "rhat": float(np.nanmax([c.rhat for c in found.values()])) if several else NAN,
+        "relative_mcse": float(np.nanmax([c.relative_mcse for c in found.values()])),
         "mode_ess": mixing.ess,
         "mode_rhat": mixing.rhat,
         "between_chain_tv": mixing.between_chain_tv,
+        "thinned_draws": nearly_independent(draws, float(slowest)),
     }
     if not tree.attrs.get("exchangeable_draws", 0):
-        found["round_trips"] = float(mixing.round_trips)
-    return found
+        fields["round_trips"] = float(mixing.round_trips)
+    return fields
 
 
-def _flat(tree: xr.DataTree, site: str) -> np.ndarray[Any, np.dtype[Any]]:
+def _flat(tree: xr.DataTree, site: str) -> NDArray[np.floating]:
     values = tree["posterior"][site].to_numpy()
     return values.reshape(-1, *values.shape[2:])

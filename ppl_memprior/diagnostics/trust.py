@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
+from ppl_memprior.diagnostics._wording import beside
 from ppl_memprior.diagnostics.summary import PosteriorSummary
 
 RHAT = 1.01  # Vehtari et al. (2021)
@@ -21,12 +22,18 @@ LINEARIZATION_NATS = 0.5  # log-likelihood error that a linearized posterior may
 KHAT = 0.7  # Vehtari et al. (2024): least reliable shape of importance weights, many draws
 IMPORTANCE_ESS = 100.0  # weighted draws whose mean is known to a tenth of a standard deviation
 EVIDENCE_NATS = 0.1  # difference of log evidences that matters
-EVIDENCE_ERRORS = 3.0  # standard errors that make a difference of log evidences one
-# for the methods that do move between modes, what else helps
+# standard errors that two log evidences must differ by before the difference means anything
+EVIDENCE_ERRORS = 3.0
+# what helps a method that does move between modes
 _REMEDIES = {
     "mode-jump": "run it longer, or give ModeJump a better proposal",
     "smc": "use more particles",
     "gibbs": "run it longer",
+}
+_MOVES_BETWEEN_MODES = {
+    "mode-jump": "which moves between modes",
+    "smc": "whose particles start in every mode",
+    "gibbs": "which draws the example from its exact conditional",
 }
 
 
@@ -46,12 +53,13 @@ def sampler_honesty(s: PosteriorSummary) -> list[Verdict]:
     """Whether chains agree, and whether a linearization holds."""
     found = []
     if s.rhat > RHAT:
+        rhat, limit = beside(s.rhat, RHAT, 2)
         found.append(
             Verdict(
                 "warning",
-                f"{s.method}: split R-hat {s.rhat:.3g} is above {RHAT}: its chains disagree, so "
-                "on a target with several modes the weights between them are not to be trusted; "
-                f"{remedy(s.method)}.",
+                f"{s.method}: split R-hat {rhat} is above {limit}: its chains disagree, so their "
+                "shares of the modes, if there are several, are not to be trusted; "
+                f"{remedy(s)}.",
             )
         )
     elif s.rhat != s.rhat and not s.independent:
@@ -59,30 +67,37 @@ def sampler_honesty(s: PosteriorSummary) -> list[Verdict]:
             Verdict(
                 "warning",
                 f"{s.method}: a single chain has no R-hat, so nothing says whether it found all "
-                "modes; run at least four.",
+                "modes; run at least four chains.",
             )
         )
     elif s.rhat == s.rhat and s.ess < ESS_PER_RUN:
+        ess, wanted = beside(s.ess, ESS_PER_RUN, 0)
         found.append(
             Verdict(
                 "warning",
-                f"{s.method}: {s.ess:.0f} effective draws are few (want {ESS_PER_RUN:.0f}); run "
-                "longer before reading tails.",
+                f"{s.method}: {ess} effective draws are few (want {wanted}); run it longer before "
+                "you read its tails.",
             )
         )
     elif s.rhat == s.rhat:
         found.append(
-            Verdict("good", f"{s.method}: chains agree (R-hat {s.rhat:.3f}, ESS {s.ess:.0f}).")
+            Verdict("good", f"{s.method}: its chains agree (R-hat {s.rhat:.3f}, ESS {s.ess:.0f}).")
         )
     if s.divergences:
-        found.append(Verdict("warning", f"{s.method}: {s.divergences} divergent transitions."))
+        found.append(
+            Verdict(
+                "warning",
+                f"{s.method}: {s.divergences} divergent transitions, so its chains may have missed "
+                "narrow parts of the posterior.",
+            )
+        )
     if s.linearization_error > LINEARIZATION_NATS:
         found.append(
             Verdict(
                 "warning",
-                f"{s.method}: the forward operator bends over a bandwidth; at the components' "
-                f"means the log-likelihood is off by {s.linearization_error:.2g} nats, so its "
-                "weights and widths are approximate.",
+                f"{s.method}: the forward operator is not linear over a bandwidth. At the "
+                f"components' means the log-likelihood is off by {_nats(s)}, so the weights and "
+                "widths are approximate.",
             )
         )
     elif s.linearization_error == s.linearization_error:
@@ -90,7 +105,7 @@ def sampler_honesty(s: PosteriorSummary) -> list[Verdict]:
             Verdict(
                 "good",
                 f"{s.method}: the linearization holds at the components' means (log-likelihood "
-                f"off by {s.linearization_error:.2g} nats).",
+                f"off by {_nats(s)}).",
             )
         )
     return found
@@ -116,15 +131,18 @@ def importance(summaries: Sequence[PosteriorSummary]) -> list[Verdict]:
     found = []
     linearized = [s for s in summaries if s.linearization_error == s.linearization_error]
     for s in (s for s in summaries if s.importance_draws):
-        effective = f"{s.importance_ess:,.0f} effective of {s.importance_draws:,} weighted draws"
-        limit = khat_limit(s.importance_draws)
+        ess, wanted = beside(s.importance_ess, IMPORTANCE_ESS, 0)
+        effective = f"{ess} effective of {s.importance_draws:,} weighted draws"
+        highest = khat_limit(s.importance_draws)
+        khat, limit = beside(s.khat, highest, 2)
         if has_failed(s):
+            relation = "above" if s.khat > highest else "not below"  # equal to it, or NaN
             found.append(
                 Verdict(
                     "warning",
-                    f"{s.method}: k-hat {s.khat:.2f} is above {limit:.2f}: a few draws carry the "
-                    "importance weights, so the correction does not vouch for the linearized "
-                    "posterior, iterated or not, and its evidence is not to be trusted "
+                    f"{s.method}: k-hat {khat} is {relation} {limit}: a few draws carry the "
+                    "importance weights. Neither its draws nor its evidence are to be trusted, "
+                    "and it does not vouch for the linearized posterior "
                     f"({effective}).",
                 )
             )
@@ -133,16 +151,16 @@ def importance(summaries: Sequence[PosteriorSummary]) -> list[Verdict]:
             found.append(
                 Verdict(
                     "warning",
-                    f"{s.method}: k-hat {s.khat:.2f} is below {limit:.2f}, but {effective} are few "
-                    f"(want {IMPORTANCE_ESS:.0f}); take more of them.",
+                    f"{s.method}: k-hat {khat} is below {limit}, but {effective} are few "
+                    f"(want {wanted}); take more weighted draws.",
                 )
             )
             continue
         found.append(
             Verdict(
                 "good",
-                f"{s.method}: the importance weights can be believed (k-hat {s.khat:.2f}, "
-                f"below {limit:.2f}; {effective}).",
+                f"{s.method}: the importance weights can be believed (k-hat {khat}, below {limit}; "
+                f"{effective}).",
             )
         )
         found += [_plain_linearization(base, s) for base in linearized]
@@ -165,10 +183,7 @@ def _plain_linearization(base: PosteriorSummary, corrected: PosteriorSummary) ->
             f"{corrected.log_evidence_error:.3f})"
         )
     if base.linearization_error > LINEARIZATION_NATS:
-        reasons.append(
-            "at its components' means the log-likelihood is off by "
-            f"{base.linearization_error:.2g} nats"
-        )
+        reasons.append(f"at its components' means the log-likelihood is off by {_nats(base)}")
     if reasons:
         return Verdict(
             "note",
@@ -178,7 +193,7 @@ def _plain_linearization(base: PosteriorSummary, corrected: PosteriorSummary) ->
         "good",
         f"{corrected.method} vouches for {base.method}: its log evidence is off by "
         f"{difference:+.2f} (standard error {corrected.log_evidence_error:.3f}), and the "
-        f"log-likelihood at its components' means by {base.linearization_error:.2g} nats.",
+        f"log-likelihood at its components' means by {_nats(base)}.",
     )
 
 
@@ -194,15 +209,17 @@ def mode_weights(s: PosteriorSummary) -> list[Verdict]:
                 "warning",
                 f"{s.method}: its chains disagree on how much weight each example has, by up to "
                 f"{s.between_chain_tv:.2f} in total variation from their mean ({numbers}); "
-                f"{remedy(s.method)}.",
+                f"{remedy(s)}.",
             )
         ]
     if s.mode_ess < ESS_PER_RUN:
+        ess, wanted = beside(s.mode_ess, ESS_PER_RUN, 0)
+        numbers = f"mode R-hat {s.mode_rhat:.3f}, mode ESS {ess}{trips}"
         return [
             Verdict(
                 "warning",
-                f"{s.method}: its chains change between examples too seldom for weights that can "
-                f"be relied on ({numbers}; want an ESS of {ESS_PER_RUN:.0f}).",
+                f"{s.method}: its chains move between examples too seldom for reliable weights "
+                f"({numbers}; want a mode ESS of {wanted}).",
             )
         ]
     return [
@@ -214,10 +231,24 @@ def mode_weights(s: PosteriorSummary) -> list[Verdict]:
     ]
 
 
-def remedy(method: str) -> str:
+def remedy(s: PosteriorSummary) -> str:
     """What to do about a method whose chains disagree."""
-    return _REMEDIES.get(method, "run mode-jump, which moves between modes")
+    if s.method in _REMEDIES:
+        return _REMEDIES[s.method]
+    for name, how in _MOVES_BETWEEN_MODES.items():
+        if name in applicable(s):
+            return f"run {name}, {how}"
+    return "run more and longer chains"
+
+
+def applicable(s: PosteriorSummary) -> list[str]:
+    """Other methods that are known to take the problem of this posterior."""
+    return [name for name in s.methods or () if name != s.method]
 
 
 def modes_disagree(s: PosteriorSummary) -> bool:
     return s.mode_rhat > RHAT and s.between_chain_tv > MODE_TV
+
+
+def _nats(s: PosteriorSummary) -> str:
+    return f"{s.linearization_error:.2g} nats"

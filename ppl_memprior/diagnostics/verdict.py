@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from ppl_memprior._numbers import written
+from ppl_memprior.diagnostics._wording import beside
 from ppl_memprior.diagnostics.summary import PosteriorSummary
 from ppl_memprior.diagnostics.trust import (
     ESS_PER_RUN,
@@ -16,6 +17,7 @@ from ppl_memprior.diagnostics.trust import (
     LINEARIZATION_NATS,
     RHAT,
     Verdict,
+    applicable,
     evidence_differs,
     has_failed,
     importance,
@@ -28,6 +30,9 @@ from ppl_memprior.diagnostics.trust import (
 MISFIT_Z = 3.0  # standard deviations of the noise that a misfit may lie from its expectation
 ONE_EXAMPLE = 1.5  # effective number of examples below which a posterior is one example
 MEMORIZED_SHARE = 0.05  # share of the null below which a nearest-neighbour ratio is a copy's
+FEW_DRAWS = 50  # nearly independent draws with which only large differences can be seen
+# methods whose draws have a diagnostic, the cheapest first, for advice
+_DIAGNOSED = ("psis", "mode-jump", "smc", "gibbs", "nuts")
 
 
 def verdicts(summaries: Sequence[PosteriorSummary], reference: str | None = None) -> list[Verdict]:
@@ -42,6 +47,7 @@ def verdicts(summaries: Sequence[PosteriorSummary], reference: str | None = None
     """
     found = data_fit(summaries)
     found += lookup_or_inference(summaries)
+    found += repeated_examples(summaries)
     found += [verdict for s in summaries for verdict in (*sampler_honesty(s), *mode_weights(s))]
     found += importance(summaries)
     if reference is not None:
@@ -52,8 +58,8 @@ def verdicts(summaries: Sequence[PosteriorSummary], reference: str | None = None
             found.append(
                 Verdict(
                     "note",
-                    f"The reference {base.method} is not to be trusted itself; energy distances "
-                    f"to it, {distances}, do not rank the others.",
+                    f"The reference {base.method} is not to be trusted itself, so the energy "
+                    f"distances to it do not rank the others: {distances}.",
                 )
             )
         else:
@@ -84,9 +90,9 @@ def data_fit(summaries: Sequence[PosteriorSummary]) -> list[Verdict]:
                 f"Prior-data conflict: no posterior explains the data. The closest, {best.method}, "
                 f"has a reduced chi-square of {best.reduced_chi_square:.3g}, "
                 f"{written(best.misfit_z, '.1f')} "
-                "standard deviations above what the noise allows. Nothing that these methods "
-                "reached contains the truth; the weights only say which wrong answer is least "
-                "wrong.",
+                "standard deviations above what the noise alone gives. Nothing that these methods "
+                "reached contains the truth. The weights of the examples only say which wrong "
+                "answer is least wrong.",
             )
         )
     elif bad:
@@ -101,7 +107,7 @@ def data_fit(summaries: Sequence[PosteriorSummary]) -> list[Verdict]:
         found.append(
             Verdict(
                 "good",
-                "No prior-data conflict: no posterior misfits the data by more than the noise: "
+                "No prior-data conflict: the noise explains the misfit of every posterior: "
                 f"{_misfits(known)}.",
             )
         )
@@ -109,8 +115,8 @@ def data_fit(summaries: Sequence[PosteriorSummary]) -> list[Verdict]:
         found.append(
             Verdict(
                 "warning",
-                f"Fits better than the noise allows: {_misfits(over)}; either the method overfits "
-                "or the noise level is overstated.",
+                f"Fits better than the noise allows: {_misfits(over)}. Either the method overfits "
+                "or the model overstates the noise level.",
             )
         )
     return found
@@ -130,7 +136,8 @@ def lookup_or_inference(summaries: Sequence[PosteriorSummary]) -> list[Verdict]:
         found.append(
             Verdict(
                 "note",
-                f"Too few distinct examples to tell a lookup from inference ({listed}).",
+                f"Too few distinct examples to tell a lookup from inference ({listed}): the "
+                "nearest-neighbour ratio needs at least three.",
             )
         )
     if single:
@@ -138,7 +145,7 @@ def lookup_or_inference(summaries: Sequence[PosteriorSummary]) -> list[Verdict]:
         found.append(
             Verdict(
                 "warning",
-                f"A lookup, not inference: {listed}; the draws stay next to one training example.",
+                f"A lookup, not inference: {listed}. The draws stay next to one training example.",
             )
         )
     if leaning:
@@ -146,7 +153,7 @@ def lookup_or_inference(summaries: Sequence[PosteriorSummary]) -> list[Verdict]:
         found.append(
             Verdict(
                 "warning",
-                f"One example dominates: {listed}; but the draws keep a distance from it that "
+                f"One example dominates: {listed}. But the draws keep a distance from it that the "
                 "examples also have from one another.",
             )
         )
@@ -155,16 +162,37 @@ def lookup_or_inference(summaries: Sequence[PosteriorSummary]) -> list[Verdict]:
         found.append(
             Verdict(
                 "note",
-                f"A weighted lookup: {listed}; the draws stay closer to their nearest example "
+                f"A weighted lookup: {listed}. The draws stay closer to their nearest example "
                 "than the examples are to one another.",
             )
         )
     if free:
         listed = _each(free, lambda s: f"{s.effective_examples:.1f} examples")
         found.append(
-            Verdict("note", f"Draws that move freely between the examples they rest on: {listed}.")
+            Verdict(
+                "note", f"The draws move freely between the examples that they rest on: {listed}."
+            )
         )
     return found
+
+
+def repeated_examples(summaries: Sequence[PosteriorSummary]) -> list[Verdict]:
+    """How many of the stored examples repeat others."""
+    counts = {
+        (s.num_examples, s.distinct_examples, s.bandwidth): s
+        for s in summaries
+        if s.distinct_examples < s.num_examples
+    }
+    return [
+        Verdict(
+            "note",
+            f"{total} examples, {distinct} of them distinct at the bandwidth {bandwidth:.3g}: "
+            "examples within two bandwidths of one another count as one."
+            if bandwidth > 0
+            else f"{total} examples, {distinct} of them distinct: copies count as one.",
+        )
+        for total, distinct, bandwidth in counts
+    ]
 
 
 def _copies(s: PosteriorSummary) -> bool:
@@ -182,16 +210,24 @@ def _each(summaries: Sequence[PosteriorSummary], say: Callable[[PosteriorSummary
 def agreement(s: PosteriorSummary, base: PosteriorSummary) -> Verdict:
     """Whether a posterior is told apart from the reference."""
     weights = f"weights over the examples differ by {s.weights_distance:.2f} in total variation"
-    if s.distance <= s.distance_noise:
+    distance, noise = beside(s.distance, s.distance_noise, 3)
+    draws = f"{s.thinned_draws} and {base.thinned_draws} nearly independent draws"
+    if s.distance > s.distance_noise:
         return Verdict(
-            "good",
-            f"{s.method} agrees with {base.method}: energy distance {s.distance:.3f}, within the "
-            f"{s.distance_noise:.3f} of sampling noise; {weights}.",
+            "note",
+            f"{s.method} differs from {base.method}: energy distance {distance} between {draws}, "
+            f"above the {noise} of sampling noise; {weights}.",
+        )
+    if min(s.thinned_draws, base.thinned_draws) < FEW_DRAWS:
+        return Verdict(
+            "note",
+            f"{s.method} cannot be told from {base.method}, with {draws} only: energy distance "
+            f"{distance}, within the {noise} of sampling noise; {weights}.",
         )
     return Verdict(
-        "note",
-        f"{s.method} differs from {base.method}: energy distance {s.distance:.3f} against "
-        f"{s.distance_noise:.3f} of sampling noise; {weights}.",
+        "good",
+        f"{s.method} agrees with {base.method}: energy distance {distance} between {draws}, "
+        f"within the {noise} of sampling noise; {weights}.",
     )
 
 
@@ -225,28 +261,31 @@ def advice(summaries: Sequence[PosteriorSummary]) -> Verdict:
             else "its linearization holds"
         )
         if chosen.misfit_z != chosen.misfit_z:
-            return Verdict(
-                "good",
-                f"Believe {chosen.method} as far as it goes: {why}, but no chi-square says "
-                "whether it explains the data.",
-            )
-        return Verdict(
-            "good", f"Believe {chosen.method}: it explains the data within the noise and {why}."
-        )
+            why = f"{why}, but no chi-square says whether it explains the data"
+        else:
+            why = f"it explains the data within the noise and {why}"
+        return _believe(chosen, why)
     sound = next(iter((*converged, *corrected, *linear)), None)
     if sound is not None:
         return Verdict(
             "warning",
-            f"Believe none of them as an answer. {sound.method} is sound as a computation: look "
-            "at the prior (more or other training examples, a wider bandwidth), the noise level "
-            "and the forward operator.",
+            f"Believe none of them as an answer. {sound.method} is computed correctly, so the "
+            "fault lies in the model: look at the prior (more or other training examples, a wider "
+            "bandwidth), the noise level and the forward operator.",
         )
     chains = [s for s in fits if s.rhat == s.rhat]
     linearized = [s for s in fits if s.linearization_error == s.linearization_error]
     hints = [
-        f"run {s.method} longer (R-hat {s.rhat:.3g}, {s.ess:.0f} effective draws)" for s in chains
+        f"run {s.method} longer (R-hat {beside(s.rhat, RHAT, 2)[0]}, {s.ess:.0f} effective draws)"
+        for s in chains
     ]
-    if "mode-jump" not in [s.method for s in summaries] and any(
+    present = [s.method for s in summaries]
+    others = [
+        name
+        for name in _DIAGNOSED
+        if name not in present and all(name in applicable(s) for s in summaries)
+    ]
+    if "mode-jump" in others and any(
         s.method == "nuts" and (s.rhat > RHAT or modes_disagree(s)) for s in chains
     ):
         hints.append("add mode-jump, whose chains move between modes")
@@ -260,11 +299,30 @@ def advice(summaries: Sequence[PosteriorSummary]) -> Verdict:
         for s in fits
         if s.importance_draws
     ]
-    hint = "; ".join(hints) or "add a method that has one (psis, mode-jump)"
+    if not hints:
+        hints.append(
+            f"add a method that has one: {' or '.join(others[:2])}"
+            if others
+            else "add a method that has one, such as several chains of a sampler"
+        )
     return Verdict(
         "warning",
         "Believe none of them yet: no method here both explains the data and has a diagnostic "
-        f"that vouches for it; {hint}.",
+        f"that vouches for it. What helps: {'; '.join(hints)}.",
+    )
+
+
+def _believe(s: PosteriorSummary, why: str) -> Verdict:
+    """Advise a posterior, and say what its prior makes of it."""
+    if not _copies(s):
+        return Verdict("good", f"Believe {s.method}: {why}.")
+    single = s.effective_examples < ONE_EXAMPLE
+    rests = f"example {s.top_example}" if single else f"its {s.effective_examples:.1f} examples"
+    return Verdict(
+        "note",
+        f"Believe {s.method} as the right posterior under this prior: {why}. But this prior makes "
+        f"it a {'' if single else 'weighted '}lookup: it stays next to {rests}, and its spread "
+        "says nothing about models that differ from the training examples.",
     )
 
 

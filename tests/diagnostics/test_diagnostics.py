@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import xarray as xr
-from scipy import stats
+from scipy import signal, stats
 
 from ppl_memprior.diagnostics import (
     convergence,
@@ -13,7 +13,10 @@ from ppl_memprior.diagnostics import (
     energy_distance,
     leave_one_out_ratios,
     misfit,
+    mode_mixing,
     nearest_examples,
+    nearly_independent,
+    thinned,
     total_variation,
 )
 
@@ -36,9 +39,21 @@ def test_nearest_example_and_ratio_by_hand():
     )  # nearest of the others is 5 away, the next 10
 
 
-def test_ratio_needs_two_different_neighbours():
-    assert np.isnan(leave_one_out_ratios(np.zeros((1, 2)))).all()
-    assert np.isnan(leave_one_out_ratios(np.zeros((4, 2)))).all()
+@pytest.mark.parametrize("distinct", [[0.0], [0.0, 1.0]])
+def test_ratio_needs_three_distinct_examples(distinct):
+    for copies in (1, 4):
+        examples = np.repeat(distinct, copies)
+        assert np.isnan(leave_one_out_ratios(examples)).all()
+        assert np.isnan(nearest_examples(np.array([0.3]), examples)[1]).all()
+    assert np.isfinite(leave_one_out_ratios([0.0, 1.0, 3.0])).all()
+
+
+def test_copies_do_not_hide_the_ratio():
+    """All of the 50 nearest examples are copies of one here."""
+    others = np.arange(1.0, 60.0)
+    index, ratio = nearest_examples(np.array([0.01]), np.concatenate([others, np.zeros(200)]))
+    assert index == [59]  # the first of the copies
+    np.testing.assert_allclose(ratio, 0.01 / (np.arange(1, 50) - 0.01).mean(), rtol=1e-6)
 
 
 def test_energy_distance_tells_laws_apart_and_only_those():
@@ -62,6 +77,52 @@ def test_energy_distance_against_the_integral_of_distribution_functions():
     integral = 2 * np.sum((f - g) ** 2 * np.diff(grid))
     between = 2 * np.abs(x[:, None] - y).mean()
     assert energy_distance(x, y).value == pytest.approx(integral / between, rel=1e-9)
+
+
+def chains(kind, rng, num_chains=4, num_draws=500):
+    """Stationary chains, and as many independent draws of their distribution as are compared."""
+    shape = (num_chains, num_draws)
+    if kind == "AR(1)":
+        noise = rng.normal(size=shape) * np.sqrt(1 - 0.95**2)
+        noise[:, 0] /= np.sqrt(1 - 0.95**2)
+        return signal.lfilter([1], [1, -0.95], noise, axis=1), rng.normal(size=200)
+    start = rng.random((num_chains, 1)) < 0.3  # two modes of weights 0.7 and 0.3
+    modes, stay = [start[:, 0]], rng.random(shape) < 0.95
+    fresh = rng.random(shape) < 0.3
+    for i in range(1, num_draws):
+        modes.append(np.where(stay[:, i], modes[-1], fresh[:, i]))
+    within = 0.1 * rng.normal(size=shape)
+    exact = (rng.random(200) < 0.3) + 0.1 * rng.normal(size=200)
+    return np.stack(modes, axis=1) + within, exact
+
+
+@pytest.mark.parametrize("kind", ["AR(1)", "two modes"])
+def test_chains_of_the_right_distribution_are_rarely_told_apart(kind):
+    """The nominal level is 5 %; without thinning a quarter of these chains are told apart."""
+    rng = np.random.default_rng(4)
+    repeats, thinned_alarms, plain_alarms = 60, 0, 0
+    for _ in range(repeats):
+        draws, exact = chains(kind, rng)
+        labelled = xr.DataArray(draws, dims=("chain", "draw"))
+        ess = convergence(labelled).ess
+        if kind == "two modes":
+            ess = min(ess, mode_mixing((labelled > 0.5).astype(int)).ess)
+        kept = thinned(draws.ravel(), nearly_independent(draws.size, ess))
+        found = energy_distance(kept, exact, permutations=99)
+        thinned_alarms += found.value > found.noise
+        found = energy_distance(draws.ravel(), exact, permutations=99)
+        plain_alarms += found.value > found.noise
+    # 99.9 % of the binomial distribution at the level of 7 % that an estimated ESS leaves
+    assert thinned_alarms <= stats.binom(repeats, 0.07).ppf(0.999)
+    assert plain_alarms > stats.binom(repeats, 0.07).ppf(0.99)
+
+
+def test_thinned_draws_are_evenly_spaced():
+    np.testing.assert_array_equal(thinned(np.arange(100.0), 4.9).ravel(), [12, 37, 62, 87])
+    assert thinned(np.zeros((5, 2, 3)), 400).shape == (5, 6)
+    assert thinned(np.arange(3.0), 0.2).tolist() == [[1.0]]
+    assert nearly_independent(1000, np.nan) == 1000 == nearly_independent(1000, 1200.0)
+    assert nearly_independent(1000, 101.0) == 50 and nearly_independent(1000, 1.2) == 1
 
 
 def test_total_variation():

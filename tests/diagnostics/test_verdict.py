@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from ppl_memprior.diagnostics import PosteriorSummary, verdicts
+from ppl_memprior.diagnostics._wording import beside
 
 NAN = float("nan")
 CHAINS = PosteriorSummary(
@@ -37,6 +38,10 @@ CHAINS = PosteriorSummary(
     seconds=1.0,
     forward_evaluations=10,
     gradient_evaluations=10,
+    num_examples=20,
+    distinct_examples=20,
+    bandwidth=0.1,
+    thinned_draws=400,
 )
 LOOKUP = replace(
     CHAINS,
@@ -61,6 +66,7 @@ LINEARIZED = replace(
     distance=0.005,
     weights_distance=0.02,
 )
+NOT_LINEAR = replace(LINEARIZED, linearization_error=3.0)
 CORRECTED = replace(
     LINEARIZED,
     method="psis",
@@ -101,7 +107,7 @@ def test_no_conflict_and_overfit():
 def test_lookup_and_inference():
     said = text(LOOKUP, CHAINS)
     assert "A lookup, not inference: lookup (example 3 carries all the weight)" in said
-    assert "move freely between the examples they rest on: nuts (6.0 examples)" in said
+    assert "move freely between the examples that they rest on: nuts (6.0 examples)" in said
     assert "A weighted lookup: nuts" in text(replace(CHAINS, null_share=0.01))
     assert "One example dominates: nuts" in text(replace(CHAINS, effective_examples=1.1))
 
@@ -111,10 +117,13 @@ def test_chains_that_disagree_are_not_believed():
     said = text(bad, LINEARIZED)
     assert "split R-hat 1.79 is above 1.01" in said
     assert "Believe linearized" in said.splitlines()[-1]
-    nothing = text(bad, replace(LINEARIZED, linearization_error=3.0))
+    nothing = text(bad, NOT_LINEAR)
     assert "Believe none of them yet" in nothing and "run nuts longer (R-hat 1.79" in nothing
-    assert "off by 3 nats" in nothing and "add mode-jump" in nothing.splitlines()[-1]
-    assert "run mode-jump, which moves between modes" in said
+    assert "off by 3 nats" in nothing
+    taken = ("linearized", "psis", "mode-jump", "nuts")
+    informed = text(replace(bad, methods=taken), replace(NOT_LINEAR, methods=taken))
+    assert "add mode-jump, whose chains move between modes" in informed.splitlines()[-1]
+    assert "run mode-jump, which moves between modes" in informed
     jumped = text(replace(bad, method="mode-jump"))
     assert "give ModeJump a better proposal" in jumped and "add mode-jump" not in jumped
 
@@ -203,6 +212,10 @@ def test_a_single_example_is_not_judged():
 def test_agreement_with_the_reference():
     said = text(CHAINS, LOOKUP, LINEARIZED, reference="nuts")
     assert "lookup differs from nuts" in said and "linearized agrees with nuts" in said
+    assert "between 400 and 400 nearly independent draws" in said
+    few = text(CHAINS, replace(LINEARIZED, thinned_draws=4), reference="nuts")
+    assert "note: linearized cannot be told from nuts, with 4 and 400 nearly" in few
+    assert "agrees with" not in few
     shaky = text(replace(CHAINS, rhat=1.5), LOOKUP, reference="nuts")
     assert "reference nuts is not to be trusted itself" in shaky and "differs from" not in shaky
 
@@ -224,3 +237,72 @@ def test_few_effective_weighted_draws_vouch_for_nothing():
     assert "vouches for linearized" not in said and "corrects" not in said
     # but an evidence that differs by this much keeps a linearization from being believed
     assert "Believe none of them yet" in said.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("value", "limit", "decimals", "written"),
+    [
+        (1.0104, 1.01, 2, ("1.0104", "1.01")),
+        (1.79, 1.01, 2, ("1.79", "1.01")),
+        (0.00412, 0.00396, 3, ("0.0041", "0.004")),
+        (399.6, 400.0, 0, ("399.6", "400")),
+        (1234.5, 400.0, 0, ("1,234", "400")),
+        (0.7, 0.7, 2, ("0.70", "0.70")),
+        (np.inf, 1.01, 2, ("inf", "1.01")),
+        (NAN, 0.7, 2, ("nan", "0.70")),
+    ],
+)
+def test_numbers_that_are_compared_are_written_apart(value, limit, decimals, written):
+    assert beside(value, limit, decimals) == written
+
+
+def test_sentences_are_true_as_they_are_written():
+    said = text(replace(CHAINS, rhat=1.0104))
+    assert "split R-hat 1.0104 is above 1.01" in said and "(R-hat 1.0104, 2000" in said
+    close = replace(LINEARIZED, distance=0.00412, distance_noise=0.00396)
+    assert "0.0041 between" in text(CHAINS, close, reference="nuts")
+    assert "above the 0.004 of sampling noise" in text(CHAINS, close, reference="nuts")
+    assert "399.7 effective draws are few (want 400)" in text(replace(CHAINS, ess=399.7))
+    assert "mode ESS 399.8; want a mode ESS of 400" in text(
+        replace(CHAINS, mode_rhat=1.001, mode_ess=399.8, between_chain_tv=0.01)
+    )
+    worse = text(replace(CORRECTED, khat=0.7004))
+    assert "k-hat 0.7004 is above 0.70" in worse
+    assert "k-hat 0.70 is not below 0.70" in text(replace(CORRECTED, khat=0.7))
+    assert "99.7 effective of 4,000 weighted draws are few (want 100)" in text(
+        replace(CORRECTED, importance_ess=99.7)
+    )
+
+
+def test_a_right_posterior_that_is_a_lookup_is_said_to_be_both():
+    single = replace(CHAINS, effective_examples=1.0, top_share=1.0, null_share=0.0)
+    advice = text(single).splitlines()[-1]
+    assert advice.startswith("note: Believe nuts as the right posterior under this prior")
+    assert "its chains agree" in advice and "a lookup: it stays next to example 3" in advice
+    weighted = text(replace(single, effective_examples=6.0)).splitlines()[-1]
+    assert "a weighted lookup: it stays next to its 6.0 examples" in weighted
+    assert "lookup" not in text(CHAINS)
+
+
+def test_repeated_examples_are_counted():
+    said = text(replace(CHAINS, num_examples=63, distinct_examples=60, bandwidth=0.02))
+    assert "note: 63 examples, 60 of them distinct at the bandwidth 0.02: examples" in said
+    copies = text(replace(LOOKUP, num_examples=7, distinct_examples=5, bandwidth=0.0), CHAINS)
+    assert "7 examples, 5 of them distinct: copies count as one." in copies
+    assert "distinct" not in text(CHAINS)
+
+
+def test_no_method_is_advised_that_refuses_the_problem():
+    """Of a MemorizedPrior beside other latents, only gibbs takes the problem."""
+    gibbs = replace(CHAINS, method="gibbs", methods=("gibbs",))
+    bad = replace(gibbs, rhat=1.2, ess=20.0, mode_rhat=1.2, mode_ess=10.0, between_chain_tv=0.4)
+    for s in (gibbs, bad, replace(gibbs, rhat=NAN), replace(gibbs, divergences=3)):
+        said = text(s)
+        for name in ("mode-jump", "psis", "smc", "nuts"):
+            assert name not in said
+    assert "run it longer" in text(bad)
+    unknown = text(replace(bad, method="nuts", methods=None))
+    assert "run more and longer chains" in unknown and "mode-jump" not in unknown
+    lookup = text(replace(LOOKUP, methods=("lookup", "smc", "nuts")))
+    assert "add a method that has one: smc or nuts" in lookup.splitlines()[-1]
+    assert "several chains of a sampler" in text(LOOKUP).splitlines()[-1]

@@ -1,0 +1,29 @@
+"""Numbers in sentences: written with as many digits as the sentence needs to be true."""
+
+from __future__ import annotations
+
+
+def beside(value: float, limit: float, decimals: int) -> tuple[str, str]:
+    """Write a value and what it is compared with so that the written numbers compare alike.
+
+    Args:
+        value: the number.
+        limit: what it is above, below or equal to.
+        decimals: how many the two have at least; more where the comparison needs them.
+
+    Returns:
+        Both as text.
+    """
+    for digits in range(decimals, 17):
+        texts = f"{value:,.{digits}f}", f"{limit:,.{digits}f}"
+        if _order(*(float(text.replace(",", "")) for text in texts)) == _order(value, limit):
+            break
+    # a limit of few digits, 1.01 say, does not need as many as the value beside it
+    short = texts[1]
+    while len(short.partition(".")[2]) > decimals and short.endswith("0"):
+        short = short[:-1]
+    return texts[0], short.removesuffix(".")
+
+
+def _order(a: float, b: float) -> tuple[bool, bool]:
+    return a < b, a > b

@@ -1,0 +1,106 @@
+"""Which examples are one mode of the prior: copies, and examples closer than the bandwidth tells.
+
+A training set often holds an example twice, or twice with a little noise. All numbers that count
+examples, or compare distances between them, use the groups of this module instead.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import xarray as xr
+from numpy.typing import ArrayLike, NDArray
+from scipy.spatial.distance import cdist
+
+from ppl_memprior._arrays import real_array
+
+# Two Gaussians N(x_1, s^2 I) and N(x_2, s^2 I) of equal weight have one mode, and not two, if and
+# only if |x_1 - x_2| <= 2 s, whatever the dimension.
+ONE_MODE = 2.0  # bandwidths
+_ROUNDING = float(np.finfo(np.float32).eps)
+_BLOCK = 512  # examples whose distances to all others are in memory at a time
+_DIRECTIONS = 32  # of the projection that finds candidates; distances in it are lower bounds
+
+
+def distinct_examples(examples: ArrayLike, bandwidth: float = 0.0) -> NDArray[np.intp]:
+    """Say which examples are the same mode of a mixture with this bandwidth.
+
+    Two examples are the same if they have the same neighbours, themselves included, within two
+    bandwidths. All examples of a group are then within two bandwidths of one another. A chain of
+    examples, each near the next one only, does not become one group.
+
+    Args:
+        examples: shape (N, *event_shape).
+        bandwidth: standard deviation of the components, in the unit of the examples. With 0, only
+            examples that coincide up to rounding in float32 are the same.
+
+    Returns:
+        For each example the number of the first example of its group, shape (N,): its own number
+        where no earlier example is the same.
+
+    Raises:
+        TypeError: if `examples` is not an array of real numbers.
+        ValueError: if `bandwidth` is negative or not finite.
+    """
+    if not 0 <= bandwidth < np.inf:
+        raise ValueError(f"bandwidth must be finite and not negative, got {bandwidth}")
+    rows = np.asarray(real_array("examples", examples), dtype=np.float64)
+    rows = rows.reshape(len(rows), -1)
+    # A group is known by the sum of its neighbours' random numbers, so no list of them is kept.
+    rng = np.random.default_rng(0)
+    numbers = rng.integers(2**64, size=len(rows), dtype=np.uint64)
+    size = min(_DIRECTIONS, rows.shape[1])
+    projected = rows @ np.linalg.qr(rng.normal(size=(rows.shape[1], size)))[0]
+    rounding = _ROUNDING**2 * np.sum(rows**2, axis=1)
+    # the slack keeps examples at exactly two bandwidths, on a grid say, from being told apart
+    closest = (1 + 1e-6) * (ONE_MODE * bandwidth) ** 2
+    signature = np.empty(len(rows), dtype=np.uint64)
+    for start in range(0, len(rows), _BLOCK):
+        block = slice(start, start + _BLOCK)
+        limit = np.maximum(closest, rounding[block].max() + rounding)
+        candidates = cdist(projected[block], projected, "sqeuclidean") <= limit
+        columns = np.flatnonzero(candidates.any(axis=0))
+        limit = np.maximum(closest, rounding[block, None] + rounding[columns])
+        near = _squared_distances(rows[block], rows[columns]) <= limit
+        signature[block] = near @ numbers[columns]
+    _, first, group = np.unique(signature, return_index=True, return_inverse=True)
+    return first[group.ravel()]
+
+
+def example_groups(tree: xr.DataTree) -> NDArray[np.intp]:
+    """The groups of a stored posterior's examples, as `distinct_examples` gives them.
+
+    Args:
+        tree: draws as `ppl_memprior.run` returns them; those of earlier versions hold no groups,
+            which are then found.
+    """
+    examples = tree["examples"].to_dataset()
+    if "representative" in examples:
+        return examples["representative"].to_numpy()
+    site = str(tree.attrs["prior_site"])
+    return distinct_examples(examples[site].to_numpy(), float(tree.attrs.get("bandwidth", 0.0)))
+
+
+def visited_modes(tree: xr.DataTree, groups: NDArray[np.intp] | None = None) -> xr.DataArray:
+    """The mode of each draw: the number of the first example of the nearest one's group.
+
+    Args:
+        tree: draws as `ppl_memprior.run` returns them.
+        groups: of its examples, where they are known already.
+
+    Returns:
+        Integers, dims `chain`, `draw`.
+    """
+    nearest = tree["sample_stats"].to_dataset()["nearest_example"]
+    groups = example_groups(tree) if groups is None else groups
+    return nearest.copy(data=groups[nearest.to_numpy()])
+
+
+def weights_of_groups(weights: ArrayLike, groups: NDArray[np.intp]) -> NDArray[np.float64]:
+    """Sum weights over groups, shape (N,): at the first example of each, zero at the others."""
+    total = np.zeros(len(groups))
+    np.add.at(total, groups, np.asarray(weights, dtype=np.float64))
+    return total
+
+
+def _squared_distances(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.sum(x**2, axis=1)[:, None] + np.sum(y**2, axis=1) - 2 * (x @ y.T)
