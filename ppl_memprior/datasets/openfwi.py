@@ -1,14 +1,17 @@
 """Velocity models from OpenFWI's own files.
 
 OpenFWI (C. Deng et al., NeurIPS 2022) stores velocity models as `.npy` arrays of shape
-(n, 1, 70, 70) in m/s, hundreds of models a file, in a folder `model` beside the seismic `data`.
-Files are read in place, never downloaded; what is done with the models is left to the caller.
+(n, 1, 70, 70) in m/s, hundreds of models a file. The Vel and Style families keep them in a folder
+`model` beside the seismic `data` (`model/model1.npy`, `data/data1.npy`), the Fault families beside
+the seismic data in one folder (`vel2_1_0.npy`, `seis2_1_0.npy`). Files are read in place, never
+downloaded; what is done with the models is left to the caller.
 """
 
 from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,15 +20,20 @@ from numpy.typing import NDArray
 # Velocities of rock and water, generously: outside of this the unit is not m/s.
 _SLOWEST, _FASTEST = 100.0, 15000.0
 
+# How OpenFWI names its files: a word and numbers.
+_VELOCITY_NAME = re.compile(r"(model|vel)[\d_]*")
+_SEISMIC_NAME = re.compile(r"(data|seis)[\d_]*")
+
 
 def load_openfwi(
     path: str | os.PathLike[str], *, max_models: int | None = None
 ) -> NDArray[np.float32]:
     """Load velocity models from one of OpenFWI's files, or from a folder of them.
 
-    A folder is searched at any depth: for `.npy` files in folders named `model` where there are
-    any, otherwise for all `.npy` files; they are read in natural order (model2 before model10).
-    Only as much as `max_models` needs is read.
+    A folder, of one family or of several, is searched for `.npy` files at any depth. Files are told
+    apart by OpenFWI's names; where a name says nothing, by the shape of the array. Files of seismic
+    data are left out, all files of velocity models are read, in natural order (model2 before
+    model10). Only as much as `max_models` needs is read.
 
     Args:
         path: a `.npy` file of velocity models, or a folder.
@@ -35,7 +43,7 @@ def load_openfwi(
         Velocities, m/s, float32 of shape (n, nz, nx): model, depth, distance.
 
     Raises:
-        FileNotFoundError: the path does not exist, or the folder holds no `.npy` file.
+        FileNotFoundError: the path does not exist, or the folder holds no file of velocity models.
         ValueError: a file that is not what its name says (not an array, cut short, of another
             shape, seismic data), values that are not finite or cannot be m/s, files of different
             grids, or `max_models` less than one.
@@ -59,17 +67,64 @@ def load_openfwi(
     return np.concatenate(parts)
 
 
-def _files(path: Path) -> list[Path]:
-    """The files to read, in natural order."""
+def _files(path: Path) -> Iterator[Path]:
+    """The files of velocity models, in natural order."""
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist; give a .npy file or a folder of them.")
     if path.is_file():
-        return [path]
-    found = [file for file in path.rglob("*.npy") if file.is_file()]
-    found = [file for file in found if file.parent.name == "model"] or found
+        yield path
+        return
+    found = sorted((file for file in path.rglob("*.npy") if file.is_file()), key=_natural)
     if not found:
-        raise FileNotFoundError(f"{path} holds no .npy file, at any depth.")
-    return sorted(found, key=_natural)
+        packed = sum(1 for _ in path.rglob("*.npz"))
+        other = f" Its {packed} .npz files are not read; numpy.load reads them." if packed else ""
+        raise FileNotFoundError(f"{path} holds no .npy file, at any depth.{other}")
+    # Other arrays may lie about where some names say which files are models.
+    named = any(_named_velocity(file) for file in found)
+    seismic = []
+    for file in found:
+        if _SEISMIC_NAME.fullmatch(file.stem) or _has_shape(file, _is_seismic):
+            seismic.append(file)
+        elif not named or _named_velocity(file) or _has_shape(file, _is_velocity):
+            yield file
+    if len(seismic) == len(found):
+        raise FileNotFoundError(
+            f"{path} holds no velocity models: all its {len(found)} .npy files, {found[0].name} "
+            "among them, are seismic data. OpenFWI's models are files such as model/model1.npy or "
+            "vel2_1_0.npy."
+        )
+
+
+def _named_velocity(file: Path) -> bool:
+    """Whether the name of a file, or of its folder, is that of velocity models."""
+    return bool(_VELOCITY_NAME.fullmatch(file.stem)) or (
+        file.parent.name == "model" and not _SEISMIC_NAME.fullmatch(file.stem)
+    )
+
+
+def _has_shape(file: Path, wanted: Callable[[tuple[int, ...]], bool]) -> bool:
+    """Whether the array in a file whose name says nothing has a certain shape."""
+    return not _named_velocity(file) and wanted(_open(file).shape)
+
+
+def _is_seismic(shape: tuple[int, ...]) -> bool:
+    return len(shape) == 4 and shape[1] != 1
+
+
+def _is_velocity(shape: tuple[int, ...]) -> bool:
+    return len(shape) == 3 or (len(shape) == 4 and shape[1] == 1)
+
+
+def _models_beside(file: Path) -> str:
+    """Where the velocity models of a file of seismic data are."""
+    numbers = re.sub(r"^\D+", "", file.stem)
+    for beside in (
+        file.parent.parent / "model" / f"model{numbers}.npy",
+        file.with_name(f"vel{numbers}.npy"),
+    ):
+        if beside.exists():
+            return f"Its models are in {beside}."
+    return "OpenFWI's models are files such as model/model1.npy or vel2_1_0.npy."
 
 
 def _natural(file: Path) -> list[tuple[int, int, str]]:
@@ -82,12 +137,12 @@ def _read(file: Path, wanted: int | None) -> NDArray[np.float32]:
     """The first `wanted` models of one file, checked."""
     stored = _open(file)
     shape = stored.shape
-    if stored.ndim == 4 and shape[1] != 1:
+    if _is_seismic(shape):
         raise ValueError(
             f"{file}: shape {shape} is that of seismic data (sample, shot, time, receiver), not "
-            "of velocity models (sample, 1, depth, distance). Take the files in 'model'."
+            f"of velocity models (sample, 1, depth, distance). {_models_beside(file)}"
         )
-    if stored.ndim not in (3, 4) or 0 in shape:
+    if not _is_velocity(shape) or 0 in shape:
         raise ValueError(
             f"{file}: shape {shape}, where velocity models are (sample, 1, depth, distance) or "
             "(sample, depth, distance)."

@@ -19,54 +19,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ._limits import Limits
 from ._torch_evaluate import require
 from .survey import Survey
-
-
-class Limits(NamedTuple):
-    """What one field of a model may hold.
-
-    Attributes:
-        name: of the field.
-        unit: of its values.
-        low, high: values that it may not leave; None where there is no limit.
-        closed: whether `low` itself is allowed.
-        advice_low, advice_high: what an error adds about a value beyond.
-    """
-
-    name: str
-    unit: str
-    low: float | None = None
-    high: float | None = None
-    closed: bool = False
-    advice_low: str = ""
-    advice_high: str = ""
-
-    def inside(self, values: Any) -> Any:
-        """Which values of an array or tensor are allowed; none that is not a number."""
-        allowed = abs(values) < float("inf")
-        if self.low is not None:
-            allowed = allowed & (values >= self.low if self.closed else values > self.low)
-        if self.high is not None:
-            allowed = allowed & (values <= self.high)
-        return allowed
-
-    def check(self, values: NDArray[Any]) -> None:
-        """Raise `ValueError` that names a value which is not allowed."""
-        if not np.all(np.isfinite(values)):
-            raise ValueError(
-                f"the {self.name} model has {np.count_nonzero(~np.isfinite(values))} non-finite "
-                f"values among {values.size}; every {self.name} must be a number of {self.unit}."
-            )
-        if np.all(self.inside(values)):
-            return
-        if self.low is not None and not np.all(self._replace(high=None).inside(values)):
-            raise ValueError(
-                f"the lowest {self.name} is {values.min():g} {self.unit}; {self.advice_low}"
-            )
-        raise ValueError(
-            f"the highest {self.name} is {values.max():g} {self.unit}, above {self.advice_high}"
-        )
 
 
 class Relation(NamedTuple):
@@ -101,6 +56,7 @@ class Physics(NamedTuple):
         cells: cells of the grid, without absorbing boundaries.
         relation: a condition on several fields, or None.
         components: how many are recorded; None where data have no axis for them.
+        linear: whether data are a linear function of the fields.
     """
 
     fields: tuple[Limits, ...]
@@ -110,6 +66,7 @@ class Physics(NamedTuple):
     cells: tuple[int, int]
     relation: Relation | None = None
     components: int | None = None
+    linear: bool = False
 
 
 @dataclass(frozen=True)
@@ -170,7 +127,14 @@ class Propagation:
         allowed = [limit.inside(v) for limit, v in zip(limits, values, strict=True)]
         if self.physics.relation is not None:
             allowed.append(self.physics.relation.holds(*values))
-        return functools.reduce(lambda a, b: a & b, (a.flatten(-2).all(-1) for a in allowed))
+        valid = functools.reduce(lambda a, b: a & b, (a.flatten(-2).all(-1) for a in allowed))
+        for limit, v in zip(limits, values, strict=True):
+            highest = v.flatten(-2).amax(-1)
+            wrong = limit.in_another_unit(highest)
+            if bool(wrong.all()):  # not a sampler on its way through
+                warnings.warn(limit.unit_message(float(highest.max())), stacklevel=2)
+            valid = valid & ~wrong
+        return valid
 
     def _nothing(self, fields: Sequence[Any]) -> Any:
         """NaN in the place of data, and in the place of gradients."""
@@ -238,17 +202,6 @@ def fourier_basis(frequencies: Sequence[float], survey: Survey) -> NDArray[np.fl
     return np.stack([np.cos(phase), -np.sin(phase)], axis=-1)
 
 
-def linear(function: Callable[..., Any], argument: Any) -> Any:
-    """Call a linear function of a tensor that itself cannot be differentiated in forward mode.
-
-    Its derivative along a tangent is its value there. Reverse mode is left to `function`.
-    """
-    torch = require("torch")
-    if torch.autograd.forward_ad.unpack_dual(argument).tangent is None:
-        return function(argument)
-    return _linear().apply(function, argument)
-
-
 @functools.cache
 def deepwave() -> ModuleType:
     """Deepwave, imported without what it announces.
@@ -300,24 +253,3 @@ def _recomputed() -> Any:
             return None, None, *(leaf.grad for leaf in leaves)
 
     return Recomputed
-
-
-@functools.cache
-def _linear() -> Any:
-    """An autograd function whose tangent is its value at the tangent."""
-    torch = require("torch")
-
-    class Linear(torch.autograd.Function):  # type: ignore[name-defined]
-        @staticmethod
-        def forward(function: Callable[..., Any], argument: Any) -> Any:
-            return function(argument)
-
-        @staticmethod
-        def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-            ctx.function = inputs[0]
-
-        @staticmethod
-        def jvp(ctx: Any, _: Any, tangent: Any) -> Any:
-            return ctx.function(tangent)
-
-    return Linear

@@ -16,12 +16,11 @@ from ._torch_evaluate import (
     Layout,
     Tensors,
     gather,
-    own,
+    private,
     record,
     require,
     size,
     store,
-    unchanged,
 )
 from ._torch_graphs import NO_GRAPH, STORE, Graph, read_token, token
 
@@ -30,7 +29,7 @@ def evaluate_cotangents(
     functions: Functions, layout: Layout, inputs: Tensors, outputs: Tensors
 ) -> None:
     """Fill `outputs` with the transposed Jacobian times cotangents, by reverse-mode autograd."""
-    with unchanged(functions, inputs):
+    with private(inputs) as inputs:
         for group in _groups(functions, layout, inputs[layout.num_primals]):
             graph, positions, keep = _obtain(functions, layout, inputs, group)
             rounds = _rounds(graph.length, group.rows, positions)
@@ -119,8 +118,7 @@ def _obtain(
         else:
             length = len(rows)
             operands = [gather(t, m, rows) for t, m in zip(inputs, layout.mapped, strict=True)]
-    operands = operands[: layout.num_primals]
-    graph, _ = record(functions, layout, own(operands) if keep else operands, length)
+    graph, _ = record(functions, layout, operands, length)
     return graph, positions, keep
 
 

@@ -19,6 +19,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 from . import _torch_graphs as graphs
+from . import _torch_missing as missing_derivatives
 from ._torch_graphs import NO_GRAPH, STORE, Graph, token
 
 _INSTALL = "pip install 'ppl_memprior[fwi]'"
@@ -62,7 +63,9 @@ class Functions:
         single: the function.
         batched: the function with a leading axis on all arguments and results, or None.
         max_batch: how long that axis may be, or None.
+        linear: whether it is linear in all its arguments of floating dtype together.
         sizes: how often a graph of each kind was recorded, and its size, bytes.
+        independent: which results were found not to depend on which arguments, though on others.
     """
 
     number: int
@@ -70,7 +73,9 @@ class Functions:
     single: Callable[..., tuple[Any, ...]]
     batched: Callable[..., tuple[Any, ...]] | None
     max_batch: int | None
+    linear: bool = False
     sizes: dict[Any, tuple[int, int]] = field(default_factory=dict)
+    independent: set[Any] = field(default_factory=set)
 
 
 class Layout(NamedTuple):
@@ -82,12 +87,14 @@ class Layout(NamedTuple):
         num_primals: how many of the operands are the function's own arguments. What follows them
             is a token (where a graph may exist) and the tangents or cotangents.
         wrt: the arguments that tangents are given for or cotangents are asked for.
+        constant: the results whose derivative the caller declared to be zero.
     """
 
     batch: int | None
     mapped: tuple[bool, ...]
     num_primals: int
     wrt: tuple[int, ...] = ()
+    constant: tuple[int, ...] = ()
 
     @property
     def one_point(self) -> bool:
@@ -100,7 +107,7 @@ Tensors = Sequence[Any]
 
 def evaluate_value(functions: Functions, layout: Layout, inputs: Tensors, outputs: Tensors) -> None:
     """Fill `outputs` with the values of the function."""
-    with unchanged(functions, inputs), require("torch").no_grad():
+    with private(inputs) as inputs, require("torch").no_grad():
         for fn, where, args in _slices(functions, layout, inputs):
             store(functions, outputs, where, fn(*args))
 
@@ -110,10 +117,9 @@ def evaluate_record(
 ) -> None:
     """Fill `outputs` with the values of the function and the tokens of the graphs that are kept."""
     torch = require("torch")
-    inputs = own(inputs)
     *values_out, token_out = outputs
     kept, nbytes, largest = 0, 0, 0
-    with unchanged(functions, inputs):
+    with private(inputs) as inputs:
         for fn, where, args in _slices(functions, layout, inputs):
             length = where.stop - where.start if isinstance(where, slice) else None
             if kept and (nbytes + largest > graphs.MAX_BYTES or kept == graphs.MAX_GRAPHS):
@@ -134,11 +140,19 @@ def evaluate_record(
 
 def evaluate_push(functions: Functions, layout: Layout, inputs: Tensors, outputs: Tensors) -> None:
     """Fill `outputs` with the values and the Jacobian times tangents, from one pass."""
-    with unchanged(functions, inputs):
+    torch = require("torch")
+    with private(inputs) as inputs:
         for k, (fn, where, args) in enumerate(_slices(functions, layout, inputs)):
-            values, tangents = _push(layout, fn, args, args[layout.num_primals :])
-            count = len(outputs) - len(tangents)
-            store(functions, outputs[count:], where, tangents)
+            primals, tangents = args[: layout.num_primals], args[layout.num_primals :]
+            values: Tensors
+            if functions.linear:
+                with torch.no_grad():
+                    values = fn(*primals)
+                pushed = _along(layout, fn, primals, tangents)
+            else:
+                values, pushed = push(functions, layout, fn, primals, tangents)
+            count = len(outputs) - len(pushed)
+            store(functions, outputs[count:], where, pushed)
             if layout.batch is None or not layout.one_point:
                 store(functions, outputs[:count], where, values)
             elif k == 0:
@@ -153,10 +167,14 @@ def evaluate_tangents(
     functions: Functions, layout: Layout, inputs: Tensors, outputs: Tensors
 ) -> None:
     """Fill `outputs` with the Jacobian times tangents, by forward-mode differentiation."""
-    with unchanged(functions, inputs):
+    with private(inputs) as inputs:
         for fn, where, args in _slices(functions, layout, inputs):
-            _, tangents = _push(layout, fn, args, args[layout.num_primals + 1 :])
-            store(functions, outputs, where, tangents)
+            primals, tangents = args[: layout.num_primals], args[layout.num_primals + 1 :]
+            if functions.linear:
+                pushed = _along(layout, fn, primals, tangents)
+            else:
+                _, pushed = push(functions, layout, fn, primals, tangents)
+            store(functions, outputs, where, pushed)
 
 
 # --- calls of the user's function -----------------------------------------------------------------
@@ -188,48 +206,118 @@ def gather(tensor: Any, mapped: bool, rows: Sequence[int]) -> Any:
     return tensor[list(rows)]
 
 
-def _push(
-    layout: Layout, fn: Callable[..., tuple[Any, ...]], operands: Tensors, tangents: Tensors
+def push(
+    functions: Functions,
+    layout: Layout,
+    fn: Callable[..., tuple[Any, ...]],
+    operands: Tensors,
+    tangents: Tensors,
 ) -> tuple[list[Any], tuple[Any, ...]]:
     """All values, and the tangents of those of floating dtype."""
-    torch = require("torch")
     # Forward mode writes beside its operands, which repeated (expanded) memory does not allow.
-    primals = [primal.contiguous() for primal in operands[: layout.num_primals]]
+    primals = [primal.contiguous() for primal in operands]
+    along = {i: tangent.contiguous() for i, tangent in zip(layout.wrt, tangents, strict=True)}
+    values, pushed = _forward_mode(fn, primals, along)
+
+    def of_all(floating: Sequence[int]) -> list[bool]:
+        zeros = {i: primals[i].new_zeros(primals[i].shape) for i in floating}
+        _, of_each = _forward_mode(fn, primals, zeros)
+        return [tangent is not None for tangent in of_each]
+
+    missing = [k for k, v in enumerate(values) if v.is_floating_point() and pushed[k] is None]
+    missing_derivatives.check(functions, layout, primals, values, missing, of_all)
+    torch = require("torch")
+    derivatives = (
+        torch.zeros_like(value) if tangent is None or k in layout.constant else tangent
+        for k, (value, tangent) in enumerate(zip(values, pushed, strict=True))
+        if value.is_floating_point()
+    )
+    return values, tuple(derivatives)
+
+
+def _forward_mode(
+    fn: Callable[..., tuple[Any, ...]], primals: Tensors, along: dict[int, Any]
+) -> tuple[list[Any], list[Any]]:
+    """All values and their tangents; None where PyTorch found no tangent."""
+    torch = require("torch")
     floating: list[bool] = []
+    found: list[bool] = []
 
     def of_active(*active: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
         merged = list(primals)
-        for i, value in zip(layout.wrt, active, strict=True):
+        for i, value in zip(along, active, strict=True):
             merged[i] = value
         values = fn(*merged)
         floating[:] = [value.is_floating_point() for value in values]
         pairs = list(zip(values, floating, strict=True))
-        return tuple(v for v, f in pairs if f), tuple(v for v, f in pairs if not f)
+        smooth = tuple(v for v, f in pairs if f)
+        unpack = torch.autograd.forward_ad.unpack_dual
+        found[:] = [unpack(value).tangent is not None for value in smooth]
+        return smooth, tuple(v for v, f in pairs if not f)
 
-    with _FORWARD_MODE:
+    with _FORWARD_MODE, missing_derivatives.explained():
         smooth, derivatives, others = torch.func.jvp(
-            of_active,
-            tuple(primals[i] for i in layout.wrt),
-            tuple(tangent.contiguous() for tangent in tangents),
-            has_aux=True,
+            of_active, tuple(primals[i] for i in along), tuple(along.values()), has_aux=True
         )
-    values = {True: iter(smooth), False: iter(others)}
-    return [next(values[is_floating]) for is_floating in floating], derivatives
+    tangents = (d if there else None for d, there in zip(derivatives, found, strict=True))
+    pairs = {
+        True: iter(zip(smooth, tangents, strict=True)),
+        False: iter([(other, None) for other in others]),
+    }
+    both = [next(pairs[is_floating]) for is_floating in floating]
+    return [value for value, _ in both], [tangent for _, tangent in both]
+
+
+def _along(
+    layout: Layout, fn: Callable[..., tuple[Any, ...]], primals: Tensors, tangents: Tensors
+) -> tuple[Any, ...]:
+    """Tangents of the floating values of a linear function: its values at the tangents."""
+    torch = require("torch")
+    args = [torch.zeros_like(p) if p.is_floating_point() else p for p in primals]
+    for i, tangent in zip(layout.wrt, tangents, strict=True):
+        args[i] = tangent
+    with torch.no_grad():
+        values = fn(*args)
+    return tuple(
+        torch.zeros_like(value) if k in layout.constant else value
+        for k, value in enumerate(values)
+        if value.is_floating_point()
+    )
 
 
 def record(
     functions: Functions, layout: Layout, operands: Tensors, length: int | None
 ) -> tuple[Graph, tuple[Any, ...]]:
     """Run the function forward, recording it; the graph and all values."""
-    args = list(operands[: layout.num_primals])
-    for i in layout.wrt:
-        args[i] = args[i].detach().requires_grad_()
     fn = functions.single if length is None else functions.batched
     assert fn is not None
-    with require("torch").enable_grad():
-        values = fn(*args)
+    primals = operands[: layout.num_primals]
+    leaves, values = _reverse_mode(fn, primals, layout.wrt)
+
+    def of_all(floating: Sequence[int]) -> list[bool]:
+        every, again = _reverse_mode(fn, primals, floating)
+        return [graphs.reaches(value, every.values()) for value in again]
+
+    missing = [
+        k
+        for k, value in enumerate(values)
+        if value.is_floating_point() and not graphs.reaches(value, leaves.values())
+    ]
+    missing_derivatives.check(functions, layout, primals, values, missing, of_all)
+    values = tuple(v.detach() if k in layout.constant else v for k, v in enumerate(values))
     floating = tuple(value for value in values if value.is_floating_point())
-    return Graph(functions.number, length, {i: args[i] for i in layout.wrt}, floating), values
+    return Graph(functions.number, length, leaves, floating), values
+
+
+def _reverse_mode(
+    fn: Callable[..., tuple[Any, ...]], primals: Tensors, wrt: Sequence[int]
+) -> tuple[dict[int, Any], tuple[Any, ...]]:
+    """Leaves for some of the arguments, and the values recorded from them."""
+    args = list(primals)
+    for i in wrt:
+        args[i] = args[i].detach().requires_grad_()
+    with require("torch").enable_grad(), missing_derivatives.explained():
+        return {i: args[i] for i in wrt}, fn(*args)
 
 
 def size(functions: Functions, graph: Graph) -> int:
@@ -245,21 +333,31 @@ def size(functions: Functions, graph: Graph) -> int:
 # --- what crosses to and from JAX -----------------------------------------------------------------
 
 
-def own(tensors: Tensors) -> list[Any]:
-    """Copies of JAX's buffers, for a graph that outlives this call: JAX will use them again."""
-    return [tensor.clone() for tensor in tensors]
-
-
 @contextlib.contextmanager
-def unchanged(functions: Functions, tensors: Tensors) -> Iterator[None]:
-    """Notice a function that changes its arguments."""
-    versions = [tensor._version for tensor in tensors]
-    yield
-    if versions != [tensor._version for tensor in tensors]:
+def private(tensors: Tensors) -> Iterator[list[Any]]:
+    """Copies of JAX's buffers; notice a function that changes them.
+
+    JAX's arrays never change, and JAX uses its buffers again. PyTorch cannot make a tensor that is
+    read-only, so it never gets one of them.
+    """
+    copies = [tensor.clone() for tensor in tensors]
+    yield copies
+    if not all(map(_unchanged, copies, tensors)):
         raise ValueError(
-            f"{functions.name}: changed an argument in place; the tensors are JAX's own arrays and "
-            "must not be written to. Clone before changing."
+            "an argument was changed in place (the caller's array is unharmed); other calls of the "
+            "function may be given the same tensor. Clone it before changing it."
         )
+
+
+def _unchanged(copy: Any, original: Any) -> bool:
+    """Whether PyTorch counted no change of a copy, and, where that is cheap, there was none."""
+    if copy._version:
+        return False
+    if copy.device.type != "cpu":  # NumPy cannot write there, and a comparison would wait
+        return True
+    torch = require("torch")
+    bits = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[copy.element_size()]
+    return torch.equal(copy.view(bits), original.view(bits))  # a NaN equals itself
 
 
 def store(functions: Functions, outputs: Tensors, where: Any, values: Tensors) -> None:

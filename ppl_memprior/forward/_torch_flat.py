@@ -29,6 +29,7 @@ class Signature(NamedTuple):
 
     tree: Any
     outputs: tuple[jax.ShapeDtypeStruct, ...]
+    constant: tuple[int, ...] = ()
 
 
 class FlatFunction:
@@ -40,6 +41,8 @@ class FlatFunction:
         max_batch: the longest leading axis for `batched`, or None.
         result: shapes and dtypes of the results, a pytree like them, or None.
         tree: structure of (positional arguments, keyword arguments).
+        constant: whether results are constant, a bool or a prefix of the results' structure.
+        linear: whether the function is linear in all its arguments of floating dtype together.
     """
 
     def __init__(
@@ -49,14 +52,18 @@ class FlatFunction:
         max_batch: int | None,
         result: Any,
         tree: Any,
+        constant: Any,
+        linear: bool,
     ) -> None:
         self.__name__ = getattr(fn, "__name__", type(fn).__name__)
         self._fn = fn
         self._tree = tree
         self._result = result
+        self._constant = constant
+        self.linear = linear
         number = next(_numbers)
         single, many = self._flat(fn), None if batched is None else self._flat(batched)
-        self.functions = Functions(number, self.__name__, single, many, max_batch)
+        self.functions = Functions(number, self.__name__, single, many, max_batch, linear)
         self._signatures: dict[Any, Signature] = {}
         self._result_trees: set[Any] = set()
         self._compiled: dict[Any, Callable[..., Any]] = {}
@@ -89,7 +96,7 @@ class FlatFunction:
                 self._check_argument(shape, dtype)
             signature = self._infer(key) if self._result is None else self._given()
             self._result_trees.add(signature.tree)
-            self._signatures[key] = signature
+            self._signatures[key] = signature._replace(constant=self._constants(signature.tree))
         return self._signatures[key]
 
     def fill(self, evaluator: Callable[..., None], layout: Layout, ins: Any, outs: Any) -> None:
@@ -132,6 +139,20 @@ class FlatFunction:
             raise TypeError(
                 f"{self.__name__}: an argument of shape {shape} is {dtype}, which PyTorch has not."
             )
+
+    def _constants(self, tree: Any) -> tuple[int, ...]:
+        """Which of the results are constant."""
+        results = jax.tree.unflatten(tree, range(tree.num_leaves))
+        try:
+            flags = jax.tree.leaves(jax.tree.broadcast(self._constant, results))
+        except ValueError:
+            flags = [None]
+        if not all(isinstance(flag, bool) for flag in flags):
+            raise ValueError(
+                f"{self.__name__}: constant must be True, False or a pytree of them that is the "
+                f"results' {tree} or a prefix of it, got {self._constant}."
+            )
+        return tuple(k for k, flag in enumerate(flags) if flag)
 
     def _given(self) -> Signature:
         leaves, tree = jax.tree.flatten(self._result)

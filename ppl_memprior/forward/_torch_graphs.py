@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 import threading
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -147,6 +147,24 @@ class GraphStore:
 
 
 STORE = GraphStore()
+
+
+def reaches(value: Any, leaves: Iterable[Any]) -> bool:
+    """Whether a value was computed from one of some leaves, as far as PyTorch recorded it."""
+    wanted = {id(leaf) for leaf in leaves}
+    if value.grad_fn is None:
+        return id(value) in wanted
+    # The nearest first: most graphs touch a leaf soon, however long they are.
+    nodes = deque([value.grad_fn])
+    seen = {id(value.grad_fn): value.grad_fn}  # alive, as in `measure`
+    while nodes:
+        node = nodes.popleft()
+        parents = [parent for parent, _ in node.next_functions if parent is not None]
+        if not parents and id(getattr(node, "variable", None)) in wanted:
+            return True
+        nodes.extend(parent for parent in parents if id(parent) not in seen)
+        seen.update((id(parent), parent) for parent in parents)
+    return False
 
 
 def measure(values: Iterable[Any]) -> int:

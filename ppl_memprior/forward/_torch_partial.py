@@ -23,19 +23,14 @@ from ._torch_primitives import (
     record_p,
     tangents_p,
     unbatched_primals,
+    value_layout,
     value_p,
     with_token,
 )
 
 
-def _value_layout(layout: Layout) -> Layout:
-    """Layout of `value_p` for a layout of `push_p` or `record_p`."""
-    batch = None if layout.one_point else layout.batch
-    return Layout(batch, layout.mapped[: layout.num_primals], layout.num_primals)
-
-
 def _record_layout(layout: Layout) -> Layout:
-    return _value_layout(layout)._replace(wrt=layout.wrt)
+    return value_layout(layout)._replace(wrt=layout.wrt)
 
 
 def _divide_trace(trace: Any, *tracers: Any, function: Any, layout: Layout) -> Any:
@@ -127,7 +122,7 @@ def _values_only(eqn: JaxprEqn) -> JaxprEqn:
         primitive=value_p,
         invars=eqn.invars[: layout.num_primals],
         outvars=eqn.outvars[: _num_values(eqn)],
-        params={**eqn.params, "layout": _value_layout(layout)},
+        params={**eqn.params, "layout": value_layout(layout)},
     )
 
 

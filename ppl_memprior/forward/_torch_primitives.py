@@ -3,10 +3,10 @@
 `value_p` is the function. Differentiation replaces it by `push_p`, its values and its Jacobian
 times tangents from one pass. Where JAX knows the arguments but not yet the tangents (`grad`, `vjp`,
 `linearize`), `_torch_partial` divides that into `record_p`, the values and tokens of the graphs
-that PyTorch recorded, and `tangents_p`, the linear rest; its transpose is `cotangents_p`, which
-hands the tokens back. All share one batching rule: nested `vmap`s are flattened into one leading
-batch axis. What PyTorch does with the operands is left to `_torch_evaluate` and
-`_torch_cotangents`; whose function it is, to `_torch_flat`.
+that PyTorch recorded, and `tangents_p`, the linear rest; `_torch_transpose` makes that
+`cotangents_p`, which hands the tokens back. All share one batching rule: nested `vmap`s are
+flattened into one leading batch axis. What PyTorch does with the operands is left to
+`_torch_evaluate` and `_torch_cotangents`; whose function it is, to `_torch_flat`.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ class Carried(Protocol):
     """What the primitives ask of the function that they carry."""
 
     __name__: str
+    linear: bool
 
     def outputs(self, avals: Sequence[Any]) -> tuple[jax.ShapeDtypeStruct, ...]:
         """Shapes and dtypes of the results for arguments of these shapes and dtypes."""
@@ -108,6 +109,12 @@ def with_token(layout: Layout, mapped: bool) -> Layout:
     return layout._replace(mapped=(*layout.mapped[:count], mapped, *layout.mapped[count:]))
 
 
+def value_layout(layout: Layout) -> Layout:
+    """Layout of `value_p` for a layout of `push_p` or `record_p`."""
+    batch = None if layout.one_point else layout.batch
+    return layout._replace(batch=batch, mapped=layout.mapped[: layout.num_primals], wrt=())
+
+
 def _value_jvp(
     primals: Sequence[Any], tangents: Sequence[Any], *, function: Carried, layout: Layout
 ) -> tuple[Any, Any]:
@@ -117,7 +124,8 @@ def _value_jvp(
         for i, (primal, tangent) in enumerate(zip(primals, tangents, strict=True))
         if differentiable(primal) and not isinstance(tangent, ad.Zero)
     )
-    if not wrt or not any(differentiable(out) for out in outputs):
+    varies = (k for k, out in enumerate(outputs) if differentiable(out))
+    if not wrt or all(k in layout.constant for k in varies):
         values = value_p.bind(*primals, function=function, layout=layout)
         return values, [_no_tangent(value) for value in values]
     inner = layout._replace(mapped=layout.mapped + tuple(layout.mapped[i] for i in wrt), wrt=wrt)
@@ -133,7 +141,8 @@ def _record_jvp(
     primals: Sequence[Any], tangents: Sequence[Any], *, function: Carried, layout: Layout
 ) -> tuple[Any, Any]:
     # The derivative of a value inside a derivative. What is linear in between is not evaluated at
-    # a point that moves (`_linear_jvp` refuses), so nobody will ask for this graph.
+    # a point that moves (`_linear_jvp` refuses), so nobody will ask for this graph. Of a linear
+    # function somebody may: the forward pass is run again.
     unrecorded = layout._replace(wrt=())
     values, out_tangents = _value_jvp(primals, tangents, function=function, layout=unrecorded)
     token = (
@@ -156,8 +165,11 @@ def _push_jvp(
         function=function,
         layout=with_token(layout, mapped=False),
     )
-    values = results[: len(results) - len(derivatives)]
-    return results, [*map(_no_tangent, values), *derivatives]
+    moved = [*map(_no_tangent, results[: len(results) - len(derivatives)])]
+    if not all(isinstance(tangent, ad.Zero) for tangent in tangents[:count]):  # it is linear
+        inner = value_layout(layout)
+        _, moved = _value_jvp(primals[:count], tangents[:count], function=function, layout=inner)
+    return results, [*moved, *derivatives]
 
 
 def _no_tangent(value: Any) -> ad.Zero:
@@ -165,6 +177,8 @@ def _no_tangent(value: Any) -> ad.Zero:
 
 
 def _refuse_second_derivative(function: Carried, tangents: Sequence[Any]) -> None:
+    if function.linear:  # its derivative is the same everywhere
+        return
     if not all(isinstance(tangent, ad.Zero) for tangent in tangents):
         raise NotImplementedError(
             f"{function.__name__}: second derivatives of a PyTorch function are not available. "
@@ -189,62 +203,6 @@ def _linear_jvp(
         primitive.bind(*primals, function=function, layout=layout),
         primitive.bind(*own, *linear, function=function, layout=layout),
     )
-
-
-def _sum_over_batch(layout: Layout, value: Any, mapped: bool) -> Any:
-    """Cotangent of an operand that all elements of the batch share."""
-    return value if layout.batch is None or mapped else jnp.sum(value, axis=0)
-
-
-def _tangents_transpose(
-    cotangents: Sequence[Any], *operands: Any, function: Carried, layout: Layout
-) -> list[Any]:
-    count = layout.num_primals + 1
-    unknown = [ad.is_undefined_primal(tangent) for tangent in operands[count:]]
-    seeds = [ad.instantiate_zeros(cotangent) for cotangent in cotangents]
-    inner = layout._replace(
-        mapped=layout.mapped[:count] + (layout.batch is not None,) * len(seeds),
-        wrt=tuple(i for i, asked in zip(layout.wrt, unknown, strict=True) if asked),
-    )
-    pulled = iter(cotangents_p.bind(*operands[:count], *seeds, function=function, layout=inner))
-    flags = layout.mapped[count:]
-    return [None] * count + [
-        _sum_over_batch(layout, next(pulled), mapped) if asked else None
-        for asked, mapped in zip(unknown, flags, strict=True)
-    ]
-
-
-def _cotangents_transpose(
-    cotangents: Sequence[Any], *operands: Any, function: Carried, layout: Layout
-) -> list[Any]:
-    count = layout.num_primals + 1
-    seeds = [ad.instantiate_zeros(cotangent) for cotangent in cotangents]
-    mapped = layout.mapped[:count] + (layout.batch is not None,) * len(seeds)
-    inner = layout._replace(mapped=mapped)
-    pushed = tangents_p.bind(*operands[:count], *seeds, function=function, layout=inner)
-    return [None] * count + [
-        _sum_over_batch(layout, value, flag) if ad.is_undefined_primal(operand) else None
-        for value, flag, operand in zip(
-            pushed, layout.mapped[count:], operands[count:], strict=True
-        )
-    ]
-
-
-def _push_transpose(
-    cotangents: Sequence[Any], *operands: Any, function: Carried, layout: Layout
-) -> list[Any]:
-    """The values do not depend on the tangents, so their cotangents go nowhere."""
-    count = layout.num_primals
-    outputs = function.outputs(unbatched_primals(layout, operands[:count]))
-    transposed = _tangents_transpose(
-        cotangents[len(outputs) :],
-        *operands[:count],
-        no_graph(),
-        *operands[count:],
-        function=function,
-        layout=with_token(layout, mapped=False),
-    )
-    return transposed[:count] + transposed[count + 1 :]
 
 
 # --- batching -------------------------------------------------------------------------------------
@@ -368,6 +326,3 @@ ad.primitive_jvps[record_p] = _record_jvp
 ad.primitive_jvps[push_p] = _push_jvp
 ad.primitive_jvps[tangents_p] = functools.partial(_linear_jvp, tangents_p)
 ad.primitive_jvps[cotangents_p] = functools.partial(_linear_jvp, cotangents_p)
-ad.primitive_transposes[push_p] = _push_transpose
-ad.primitive_transposes[tangents_p] = _tangents_transpose
-ad.primitive_transposes[cotangents_p] = _cotangents_transpose

@@ -16,7 +16,9 @@ import jax
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ._propagate import Limits, Physics, Relation, Shots, deepwave, linear
+from .._arrays import real_array
+from ._limits import NEGATIVE, Limits, checked_range, density_limits, velocity_limits
+from ._propagate import Physics, Relation, Shots, deepwave
 from ._torch_evaluate import require
 from .wave_equation import WaveEquation
 
@@ -49,12 +51,14 @@ class ScalarWave(WaveEquation):
             Pressure at the receivers, shape (shots, receivers, nt), of the dtype of `v`; shape
             (shots, receivers, frequencies, 2) with `frequencies`. While JAX traces (`jit`, `vmap`,
             `grad`) the values are not known, so a model with a velocity that is not finite or not
-            in (0, max_velocity] gets data (and gradients) of NaN, which every sampler rejects; the
-            other models of a batch are not affected.
+            in (0, max_velocity], or all of whose velocities are too slow for the grid, gets data
+            (and gradients) of NaN, which every sampler rejects; the other models of a batch are not
+            affected.
 
         Raises:
             ValueError: a model of another shape; outside of a trace also a velocity that is not
-                finite or not in (0, max_velocity].
+                finite or not in (0, max_velocity], and a model whose highest velocity has less than
+                one grid cell per wavelength at the peak frequency, as one in km/s has.
         """
         return self._apply(v)
 
@@ -68,7 +72,7 @@ class ScalarWave(WaveEquation):
                 **settings,
             )[-1][:, None]
 
-        limits = (_velocity_limits("velocity", self.max_velocity),)
+        limits = (velocity_limits("velocity", *self._speeds),)
         highest = _highest_float32(self.max_velocity)
         return Physics(limits, solve, highest, histories=1, cells=self.survey.shape)
 
@@ -82,8 +86,9 @@ class ScalarBorn(WaveEquation):
         v^-2 d2w/dt2 = laplacian(w) + 2 v^-3 dv d2u/dt2
 
     and records w. So it is the derivative of `ScalarWave` at v along dv, to rounding; the gradient
-    of half its squared misfit is a reverse time migration. Settings that are not named here are
-    those of `WaveEquation`.
+    of half its squared misfit is a reverse time migration. JAX knows that it is linear:
+    `jax.linear_transpose` works, and second derivatives are zero. Settings that are not named here
+    are those of `WaveEquation`.
 
     Args:
         velocity: background velocity v, m/s, shape (nz, nx), in (0, max_velocity].
@@ -113,9 +118,9 @@ class ScalarBorn(WaveEquation):
         return self._apply(dv)
 
     def _physics(self) -> Physics:
-        background = np.array(self.velocity, dtype=np.float64)
+        background = np.array(real_array("velocity", self.velocity), dtype=np.float64)
         self._check_shape("background velocity", background.shape)
-        _velocity_limits("background velocity", self.max_velocity).check(background)
+        velocity_limits("background velocity", *self._speeds).check(background)
         background.setflags(write=False)
         object.__setattr__(self, "velocity", background)
         # It tells of a change since older versions of Deepwave, which concerns nobody here.
@@ -125,23 +130,19 @@ class ScalarBorn(WaveEquation):
 
         def solve(fields: Sequence[Any], shots: Shots, settings: dict[str, Any]) -> Any:
             v = require("torch").tensor(background, dtype=fields[0].dtype, device=fields[0].device)
-
-            def scattered(dv: Any) -> Any:
-                return deepwave().scalar_born(
-                    v,
-                    dv=dv,
-                    source_amplitudes=shots.amplitudes,
-                    source_locations=shots.sources,
-                    sc_receiver_locations=shots.receivers,
-                    **settings,
-                )[-1][:, None]
-
-            # Deepwave has no forward mode for it.
-            return linear(scattered, fields[0])
+            return deepwave().scalar_born(
+                v,
+                dv=fields[0],
+                source_amplitudes=shots.amplitudes,
+                source_locations=shots.sources,
+                sc_receiver_locations=shots.receivers,
+                **settings,
+            )[-1][:, None]
 
         limits = (Limits("velocity perturbation", "m/s"),)
         highest = _highest_float32(self.max_velocity)
-        return Physics(limits, solve, highest, histories=1, cells=self.survey.shape)
+        # Deepwave has no forward mode for it, which a linear function does not need.
+        return Physics(limits, solve, highest, histories=1, cells=self.survey.shape, linear=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -198,12 +199,12 @@ class AcousticWave(WaveEquation):
                 .receiver_amplitudes_p[:, None]
             )
 
-        low, high = _checked_range(self.density_range)
+        low, high = checked_range(self.density_range, self.max_velocity)
         object.__setattr__(self, "density_range", (low, high))
         return Physics(
             (
-                _velocity_limits("velocity", self.max_velocity),
-                _density_limits(low, high),
+                velocity_limits("velocity", *self._speeds),
+                density_limits(low, high),
             ),
             solve,
             self.max_velocity * _staggered_factor(self.accuracy, high / low),
@@ -269,7 +270,7 @@ class ElasticWave(WaveEquation):
         return self._apply(vp, vs, rho)
 
     def _physics(self) -> Physics:
-        low, high = _checked_range(self.density_range)
+        low, high = checked_range(self.density_range, self.max_velocity)
         object.__setattr__(self, "density_range", (low, high))
         components = tuple(self.components)
         object.__setattr__(self, "components", components)
@@ -293,9 +294,9 @@ class ElasticWave(WaveEquation):
 
         return Physics(
             (
-                _velocity_limits("P velocity", self.max_velocity),
-                Limits("S velocity", "m/s", 0.0, closed=True, advice_low=_NEGATIVE),
-                _density_limits(low, high),
+                velocity_limits("P velocity", *self._speeds),
+                Limits("S velocity", "m/s", 0.0, closed=True, advice_low=NEGATIVE),
+                density_limits(low, high),
             ),
             solve,
             # The stiffness along an axis and across it add up, to twice rho vp^2 at most.
@@ -307,49 +308,9 @@ class ElasticWave(WaveEquation):
         )
 
 
-_POSITIVE = (
-    "velocities must be positive. A prior that can reach this needs a positive support or bounds."
-)
-_NEGATIVE = "velocities of S waves must not be negative. A prior that can reach this needs bounds."
-
-
 def _highest_float32(velocity: float) -> float:
     """The velocity, or the float32 next to it where that is higher and so can be in a model."""
     return max(velocity, float(np.float32(velocity)))
-
-
-def _velocity_limits(name: str, highest: float) -> Limits:
-    beyond = (
-        f"max_velocity = {highest:g} m/s, for which the time step is stable. Raise max_velocity "
-        "(smaller time steps, slower) or bound the model."
-    )
-    return Limits(name, "m/s", 0.0, highest, advice_low=_POSITIVE, advice_high=beyond)
-
-
-def _density_limits(low: float, high: float) -> Limits:
-    between = (
-        f"density_range = ({low:g}, {high:g}) kg/m^3, for which the time step is stable. Widen "
-        "density_range (smaller time steps, slower) or bound the model."
-    )
-    return Limits(
-        "density",
-        "kg/m^3",
-        low,
-        high,
-        closed=True,
-        advice_low=f"below {between}",
-        advice_high=between,
-    )
-
-
-def _checked_range(density_range: Sequence[float]) -> tuple[float, float]:
-    values = tuple(float(value) for value in density_range)
-    if len(values) != 2 or not (0 < values[0] <= values[1] < math.inf):
-        raise ValueError(
-            "density_range must be two positive densities in kg/m^3, lowest first, got "
-            f"{density_range}."
-        )
-    return values[0], values[1]
 
 
 def _staggered_factor(accuracy: int, contrast: float) -> float:

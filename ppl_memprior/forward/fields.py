@@ -16,6 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .._arrays import real_array
+
 Correlation = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 
 
@@ -83,7 +85,8 @@ class KarhunenLoeve:
             raise ValueError(
                 f"num_terms must be between 1 and nz * nx = {size}, got {self.num_terms}."
             )
-        lengths = np.broadcast_to(np.asarray(self.correlation_length, dtype=float), (2,))
+        given = real_array("correlation_length", self.correlation_length)
+        lengths = np.broadcast_to(np.asarray(given, dtype=float), (2,))
         for name, value in (
             ("grid_spacing", self.grid_spacing),
             ("correlation_length", lengths),
@@ -91,7 +94,7 @@ class KarhunenLoeve:
         ):
             if not np.all(np.isfinite(value) & (np.asarray(value) > 0)):
                 raise ValueError(f"{name} must be positive and finite, got {value}.")
-        mean = np.asarray(self.mean, dtype=np.float64)
+        mean = np.asarray(real_array("mean", self.mean), dtype=np.float64)
         if mean.shape not in ((), tuple(self.shape)) or not np.all(np.isfinite(mean)):
             raise ValueError(
                 f"mean must be finite, a number or of shape {tuple(self.shape)}, got shape "
@@ -217,7 +220,7 @@ class PrincipalComponents:
             ValueError: fewer than two examples, values that are not finite, or more components
                 than the examples have.
         """
-        given = np.asarray(examples, dtype=np.float64)
+        given = np.asarray(real_array("examples", examples), dtype=np.float64)
         if given.ndim < 2 or len(given) < 2:
             raise ValueError(
                 f"examples must have shape (n, *event shape) with n >= 2, got {given.shape}."
@@ -291,7 +294,7 @@ class PrincipalComponents:
 
 
 def _latent(z: jax.typing.ArrayLike, length: int) -> jax.Array:
-    latent = jnp.asarray(z)
+    latent = jnp.asarray(real_array("latent", z))
     if latent.shape != (length,):
         raise ValueError(
             f"a latent of shape ({length},) is expected, got {latent.shape}. Use jax.vmap for many."
@@ -300,7 +303,7 @@ def _latent(z: jax.typing.ArrayLike, length: int) -> jax.Array:
 
 
 def _field(values: jax.typing.ArrayLike, shape: tuple[int, ...]) -> jax.Array:
-    array = jnp.asarray(values)
+    array = jnp.asarray(real_array("field", values))
     if array.shape != shape:
         raise ValueError(
             f"a field of shape {shape} is expected, got {array.shape}. Use jax.vmap for many."

@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .._arrays import real_array
+from ._survey_cells import check_extent, grid_of, locations_of, nearest_cells, spread
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -68,15 +71,15 @@ class Survey:
     peak_frequency: float
 
     def __post_init__(self) -> None:
-        shape = _grid(self.shape)
-        sources = _locations(self.source_locations, "source_locations", shape)
-        receivers = _locations(self.receiver_locations, "receiver_locations", shape)
+        shape = grid_of(self.shape)
+        sources = locations_of(self.source_locations, "source_locations", shape)
+        receivers = locations_of(self.receiver_locations, "receiver_locations", shape)
         if len(sources) != len(receivers):
             raise ValueError(
                 f"source_locations have {len(sources)} shots and receiver_locations "
                 f"{len(receivers)}; give every shot its own receivers."
             )
-        wavelet = np.array(self.wavelet, dtype=np.float64)
+        wavelet = np.array(real_array("wavelet", self.wavelet), dtype=np.float64)
         if wavelet.ndim != 1 or not wavelet.size or not np.all(np.isfinite(wavelet)):
             raise ValueError(
                 f"wavelet must be finite samples of shape (nt,), got shape {wavelet.shape} with "
@@ -139,21 +142,22 @@ class Survey:
             wavelet: what every source emits instead, shape (nt,).
 
         Raises:
-            ValueError: a position outside the grid, a number that does not fit, or not exactly one
-                of `num_times` and `wavelet`.
+            ValueError: a position outside the grid, different positions that all are in one cell,
+                a number that does not fit, or not exactly one of `num_times` and `wavelet`.
         """
         if (num_times is None) == (wavelet is None):
             raise ValueError("give one of num_times, for a Ricker wavelet, and wavelet.")
         if wavelet is None:
             wavelet = _whole_ricker(peak_frequency, num_times or 0, dt)
-        grid = _grid(shape)
-        fired = _nearest_cells(sources, "sources", grid, grid_spacing)
-        heard = _nearest_cells(receivers, "receivers", grid, grid_spacing)
+        grid = grid_of(shape)
+        fired = nearest_cells(sources, "sources", grid, grid_spacing)
+        heard = nearest_cells(receivers, "receivers", grid, grid_spacing)
+        check_extent(sources, receivers, (fired, heard), grid_spacing)
         if fired.ndim == 2:
             fired = fired[:, None]
         if heard.ndim == 2:
             heard = np.broadcast_to(heard, (len(fired), *heard.shape))
-        return cls(grid, fired, heard, np.asarray(wavelet), dt, peak_frequency)
+        return cls(grid, fired, heard, wavelet, dt, peak_frequency)  # type: ignore[arg-type]
 
     @classmethod
     def surface(
@@ -209,7 +213,7 @@ class Survey:
         Raises:
             ValueError: a number that does not fit the grid or the time axis.
         """
-        bottom = _grid(shape)[0] - 1 - depth
+        bottom = grid_of(shape)[0] - 1 - depth
         return cls._line(
             shape, (depth, num_shots), (bottom, num_receivers), peak_frequency, dt, num_times
         )
@@ -245,7 +249,7 @@ class Survey:
             C. Deng et al., "OpenFWI: Large-scale multi-structural benchmark datasets for full
             waveform inversion", NeurIPS 2022.
         """
-        receivers = _grid(shape)[1] if num_receivers is None else num_receivers
+        receivers = grid_of(shape)[1] if num_receivers is None else num_receivers
         return cls.surface(shape, num_shots, receivers, peak_frequency, dt, num_times)
 
     @classmethod
@@ -260,9 +264,9 @@ class Survey:
     ) -> Survey:
         """Sources and receivers, each (row, how many), evenly spread along a row."""
         wavelet = _whole_ricker(peak_frequency, num_times, dt)
-        grid = _grid(shape)
-        fired = _spread(grid, *sources, "shots")
-        heard = _spread(grid, *receivers, "receivers")
+        grid = grid_of(shape)
+        fired = spread(grid, *sources, "shots")
+        heard = spread(grid, *receivers, "receivers")
         return cls(
             grid,
             fired[:, None, :],
@@ -304,13 +308,6 @@ def value_key(record: Any) -> tuple[Any, ...]:
     return tuple((v.shape, v.tobytes()) if isinstance(v, np.ndarray) else v for v in values)
 
 
-def _grid(shape: Any) -> tuple[int, int]:
-    grid = tuple(int(n) for n in shape)
-    if len(grid) != 2 or min(grid) < 1:
-        raise ValueError(f"shape must be two positive numbers of cells (nz, nx), got {shape}.")
-    return grid[0], grid[1]
-
-
 def _whole_ricker(peak_frequency: float, num_times: int, dt: float) -> NDArray[np.float64]:
     """A Ricker wavelet on a time axis that is long enough for it."""
     _check_time_axis(peak_frequency, dt)
@@ -318,35 +315,9 @@ def _whole_ricker(peak_frequency: float, num_times: int, dt: float) -> NDArray[n
         raise ValueError(
             f"{num_times} samples of {dt} s record {num_times * dt:g} s, less than the "
             f"{3.0 / peak_frequency:g} s that a {peak_frequency} Hz Ricker wavelet lasts. "
-            "Raise num_times."
+            "Raise num_times, or give peak_frequency in Hz and dt in s."
         )
     return ricker(peak_frequency, num_times, dt)
-
-
-def _nearest_cells(
-    positions: ArrayLike, name: str, grid: tuple[int, int], grid_spacing: float
-) -> NDArray[np.int64]:
-    """Cells nearest to positions in metres, of shape (..., 2)."""
-    given = np.asarray(positions, dtype=np.float64)
-    if given.ndim not in (2, 3) or given.shape[-1] != 2 or not given.size:
-        raise ValueError(
-            f"{name} must be positions (depth, distance) in m, of shape (n, 2) or (shots, n, 2), "
-            f"got shape {given.shape}."
-        )
-    if not (np.isfinite(grid_spacing) and grid_spacing > 0):
-        raise ValueError(f"grid_spacing must be positive and finite, got {grid_spacing}.")
-    cells = np.rint(given / grid_spacing)
-    # Not a number is outside as well.
-    outside = ~np.all((cells >= 0) & (cells < np.array(grid)), axis=-1)
-    if np.any(outside):
-        depth, distance = given[outside][0]
-        extent = [(n - 1) * grid_spacing for n in grid]
-        raise ValueError(
-            f"{name}: the position at depth {depth:g} m and distance {distance:g} m lies outside "
-            f"the grid, whose cells reach from 0 to {extent[0]:g} m and from 0 to {extent[1]:g} m; "
-            f"{np.count_nonzero(outside)} positions do."
-        )
-    return cells.astype(np.int64)
 
 
 def _check_time_axis(peak_frequency: float, dt: float) -> None:
@@ -359,37 +330,5 @@ def _check_time_axis(peak_frequency: float, dt: float) -> None:
         raise ValueError(
             f"dt = {dt} s is too long: it samples frequencies up to {nyquist:g} Hz, and a wavelet "
             f"of peak frequency {peak_frequency:g} Hz reaches {highest:g} Hz. Use dt <= "
-            f"{0.5 / highest:.3g} s or a lower peak frequency."
+            f"{0.5 / highest:.3g} s (seconds, not milliseconds) or a lower peak frequency."
         )
-
-
-def _locations(locations: ArrayLike, name: str, grid: tuple[int, int]) -> NDArray[np.int64]:
-    """Check grid cells of shape (shots, n, 2) and return them as read-only integers."""
-    given = np.asarray(locations)
-    if given.ndim != 3 or given.shape[-1] != 2 or not given.size:
-        raise ValueError(
-            f"{name} must have shape (shots, per shot, 2) with (depth, distance) cells last, "
-            f"got {given.shape}."
-        )
-    if not np.issubdtype(given.dtype, np.integer):
-        raise ValueError(f"{name} must be integer grid cells, got {given.dtype}.")
-    outside = np.any((given < 0) | (given >= np.array(grid)), axis=-1)
-    if np.any(outside):
-        raise ValueError(
-            f"{name}: cell {tuple(int(i) for i in given[outside][0])} lies outside the grid of "
-            f"{grid} cells (depth, distance); {np.count_nonzero(outside)} positions do."
-        )
-    cells = given.astype(np.int64)
-    cells.setflags(write=False)
-    return cells
-
-
-def _spread(grid: tuple[int, int], row: int, count: int, what: str) -> NDArray[np.int64]:
-    """`count` cells (depth, distance) evenly spread over the columns of one row."""
-    columns = grid[1]
-    if not 1 <= count <= columns:
-        raise ValueError(f"{count} {what} do not fit a row of {columns} cells, one a cell.")
-    if not 0 <= row < grid[0]:
-        raise ValueError(f"row {row} of the {what} lies outside the grid's {grid[0]} rows.")
-    at = np.linspace(0, columns - 1, count) if count > 1 else np.array([(columns - 1) / 2])
-    return np.stack([np.full(count, row), np.rint(at).astype(np.int64)], axis=-1)

@@ -15,7 +15,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from . import _torch_partial  # noqa: F401  (JAX learns the rules by their import)
+from .._arrays import real_array
+from . import _torch_partial, _torch_transpose  # noqa: F401  (JAX learns the rules by import)
 from ._torch_evaluate import Layout, require
 from ._torch_flat import FlatFunction
 from ._torch_primitives import value_p
@@ -27,15 +28,18 @@ def torch_function(
     result: Any = None,
     batched: Callable[..., Any] | None = None,
     max_batch: int | None = None,
+    constant: Any = False,
+    linear: bool = False,
 ) -> TorchFunction:
     """Turn a PyTorch function of tensors into a JAX function of arrays.
 
-    The tensors that `fn` gets are JAX's own buffers (DLPack, no copy), on a CPU or a CUDA device,
-    and its results are copied once into JAX's output buffers. Where reverse mode records a graph,
-    the graph gets copies of the arguments, because JAX uses its buffers again.
+    `fn` gets copies of JAX's arrays, on a CPU or a CUDA device, and its results are copied once
+    into JAX's output buffers. So nothing that `fn` does changes an array of the caller.
 
-    `fn` must be pure: it must not change its arguments in place (this is noticed and raised), must
-    not hold on to them, and must not call JAX, which is waiting for it.
+    `fn` must be pure: it must not change its arguments in place (which is raised as an error, also
+    where NumPy does it, on a CPU), and must not call JAX, which is waiting for it. All that it
+    computes from its arguments must be differentiable PyTorch operations if it is differentiated: a
+    result without an autograd graph is refused, never taken for a constant.
 
     Args:
         fn: function of real tensors, in any pytrees (as NumPyro and JAX know them: tuples, lists,
@@ -51,18 +55,29 @@ def torch_function(
             vmapped call becomes one call of `batched`; without it, `fn` is called once a slice.
         max_batch: the longest leading axis that `batched` is given; longer batches are split into
             consecutive calls, which bounds PyTorch's memory. None means no limit.
+        constant: which results have a derivative of zero with respect to all arguments, because
+            they do not depend on them or because they shall not be differentiated: True or False
+            for all results, or a pytree of them that is the result's structure or a prefix of it,
+            `constant=(False, True)`. Integer results need no declaration. For an argument that does
+            not matter use `jax.lax.stop_gradient` at the call.
+        linear: whether `fn` is linear in all its arguments of floating dtype together. Then
+            `jax.linear_transpose` works, second derivatives are zero, and the derivative along a
+            tangent is the value at the tangent: `fn` needs no forward mode.
 
     Returns:
         A function of arrays, differentiable once, in both modes. A value and its gradient take one
         forward and one backward pass, a value and its tangent one pass of forward mode. Second
-        derivatives raise `NotImplementedError`. An exception in `fn` becomes a `RuntimeError` with
-        its message.
+        derivatives, of functions that are not linear, raise `NotImplementedError`. An exception in
+        `fn`, or a result without a derivative, becomes a `RuntimeError` with its message.
 
     Raises:
         ImportError: PyTorch is not installed.
-        ValueError: `max_batch` is less than one.
+        ValueError: `max_batch` is less than one; at the first call, a `constant` that does not fit
+            the results.
     """
-    return TorchFunction(fn, result=result, batched=batched, max_batch=max_batch)
+    return TorchFunction(
+        fn, result=result, batched=batched, max_batch=max_batch, constant=constant, linear=linear
+    )
 
 
 class TorchFunction:
@@ -75,12 +90,14 @@ class TorchFunction:
         result: Any = None,
         batched: Callable[..., Any] | None = None,
         max_batch: int | None = None,
+        constant: Any = False,
+        linear: bool = False,
     ) -> None:
         require("torch")
         if max_batch is not None and max_batch < 1:
             raise ValueError(f"max_batch must be at least 1 or None, got {max_batch}.")
         self.__name__ = getattr(fn, "__name__", type(fn).__name__)
-        self._arguments = fn, result, batched, max_batch
+        self._arguments = fn, batched, max_batch, result, constant, linear
         self._by_structure: dict[Any, FlatFunction] = {}
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -100,10 +117,13 @@ class TorchFunction:
         leaves, tree = jax.tree.flatten((args, kwargs))
         if not leaves:
             raise TypeError(f"{self.__name__}: a PyTorch function needs at least one array.")
-        arrays = [jnp.asarray(leaf) for leaf in leaves]
+        arrays = [
+            jnp.asarray(leaf if isinstance(leaf, jax.Array) else real_array("an argument", leaf))
+            for leaf in leaves
+        ]
         function = self._flat(tree)
         signature = function.signature(arrays)
-        layout = Layout(None, (False,) * len(arrays), len(arrays))
+        layout = Layout(None, (False,) * len(arrays), len(arrays), constant=signature.constant)
         outputs = value_p.bind(*arrays, function=function, layout=layout)
         return jax.tree.unflatten(signature.tree, outputs)
 
@@ -115,11 +135,15 @@ class TorchFunction:
 
     def _flat(self, tree: Any) -> FlatFunction:
         if tree not in self._by_structure:
-            fn, result, batched, max_batch = self._arguments
-            flat = FlatFunction(fn, batched, max_batch, result, tree)
+            fn, batched, max_batch, result, constant, linear = self._arguments
+            flat = FlatFunction(fn, batched, max_batch, result, tree, constant, linear)
             return self._by_structure.setdefault(tree, flat)
         return self._by_structure[tree]
 
 
-def _rebuild(fn: Any, result: Any, batched: Any, max_batch: Any) -> TorchFunction:
-    return TorchFunction(fn, result=result, batched=batched, max_batch=max_batch)
+def _rebuild(
+    fn: Any, batched: Any, max_batch: Any, result: Any, constant: Any, linear: bool
+) -> TorchFunction:
+    return TorchFunction(
+        fn, result=result, batched=batched, max_batch=max_batch, constant=constant, linear=linear
+    )

@@ -17,12 +17,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .._arrays import real_array
 from ._propagate import Physics, Propagation, deepwave
 from .survey import BANDWIDTH, Survey, value_key
 from .torch_call import TorchFunction, torch_function
 
 # Below this many grid cells per shortest wavelength, finite differences visibly disperse.
 _POINTS_PER_WAVELENGTH = 4.0
+
+# The wavelength of the fastest wave at the peak frequency, in grid cells: beyond these, lengths,
+# times and velocities do not have the units that they are taken to have. One unit of a thousand
+# mistaken for another moves usual values, some ten to some hundred cells, far outside; a coherent
+# system of other units does not move them at all.
+_FEWEST_CELLS, _MOST_CELLS = 1.0, 3000.0
+_SLOWEST = 1e-3  # min_velocity, as a share of max_velocity
 
 _ITEMSIZE = {"float32": 4, "float64": 8}  # bytes
 
@@ -65,7 +73,9 @@ class WaveEquation(ABC):
 
     Raises:
         ImportError: PyTorch or Deepwave is not installed.
-        ValueError: a setting out of range; the message names the value.
+        ValueError: a setting out of range, or in a unit that cannot be meant: with fewer than 1 or
+            more than 3,000 grid cells per wavelength of `max_velocity` at the peak frequency, say.
+            The message names the value. Any coherent system of units passes.
     """
 
     survey: Survey
@@ -84,7 +94,7 @@ class WaveEquation(ABC):
         self._check_settings()
         if self.frequencies is not None:
             chosen = tuple(float(f) for f in self.frequencies)
-            _check_frequencies(chosen, self.survey.dt)
+            _check_frequencies(chosen, self.survey)
             object.__setattr__(self, "frequencies", chosen)
         self._warn_of_dispersion()
         deepwave()
@@ -117,11 +127,14 @@ class WaveEquation(ABC):
 
     def _apply(self, *models: jax.typing.ArrayLike) -> jax.Array:
         """Data of one model, its fields checked as far as their values are known."""
-        arrays = [jnp.asarray(model) for model in models]
+        limits = self._equation.fields  # type: ignore[attr-defined]
+        arrays = [
+            jnp.asarray(real_array(f"the {limit.name} model", model))
+            for limit, model in zip(limits, models, strict=True)
+        ]
         dtype = jnp.result_type(*arrays)
         if dtype.name not in _ITEMSIZE:
             dtype = jnp.dtype(jnp.result_type(float))
-        limits = self._equation.fields  # type: ignore[attr-defined]
         relation = self._equation.relation  # type: ignore[attr-defined]
         for limit, array in zip(limits, arrays, strict=True):
             self._check_shape(limit.name, array.shape)
@@ -154,6 +167,7 @@ class WaveEquation(ABC):
             result=jax.ShapeDtypeStruct(propagation.shape, f"float{8 * itemsize}"),
             batched=propagation.many,
             max_batch=max(1, int(self.max_memory // memory)),
+            linear=propagation.physics.linear,
         )
 
     def _propagation(self, itemsize: int) -> Propagation:
@@ -192,6 +206,7 @@ class WaveEquation(ABC):
             value = getattr(self, name)
             if not (np.isfinite(value) and value > 0):
                 raise ValueError(f"{name} must be positive and finite, got {value}.")
+        self._check_units()
         if self.accuracy not in (2, 4, 6, 8):
             raise ValueError(f"accuracy must be 2, 4, 6 or 8, got {self.accuracy}.")
         if self.pml_width < 0:
@@ -206,6 +221,26 @@ class WaveEquation(ABC):
         if self.storage not in ("device", "cpu", "disk"):
             raise ValueError(f"storage must be 'device', 'cpu' or 'disk', got {self.storage!r}.")
 
+    @property
+    def _speeds(self) -> tuple[float, float]:
+        """Bounds of the highest velocity in a model, m/s: what fits the grid, `max_velocity`."""
+        lowest = _FEWEST_CELLS * self.survey.peak_frequency * self.grid_spacing
+        return lowest, self.max_velocity
+
+    def _check_units(self) -> None:
+        cells = self.max_velocity / (self.survey.peak_frequency * self.grid_spacing)
+        if _FEWEST_CELLS <= cells <= _MOST_CELLS:
+            return
+        advice = "Is max_velocity in km/s?"
+        if cells > _MOST_CELLS:
+            advice = "Is grid_spacing in km, or the survey's peak frequency in kHz?"
+        raise ValueError(
+            f"max_velocity = {self.max_velocity:g} m/s is a wavelength of {cells:.3g} grid cells "
+            f"(peak frequency {self.survey.peak_frequency:g} Hz, grid_spacing "
+            f"{self.grid_spacing:g} m), where {_FEWEST_CELLS:g} to {_MOST_CELLS:g} are possible. "
+            f"{advice}"
+        )
+
     def _check_shape(self, name: str, shape: tuple[int, ...]) -> None:
         if shape != self.survey.shape:
             advice = " Use jax.vmap for many models." if len(shape) > 2 else ""
@@ -219,6 +254,11 @@ class WaveEquation(ABC):
             return
         if not (np.isfinite(self.min_velocity) and self.min_velocity > 0):
             raise ValueError(f"min_velocity must be positive and finite, got {self.min_velocity}.")
+        if not _SLOWEST * self.max_velocity < self.min_velocity <= self.max_velocity:
+            raise ValueError(
+                f"min_velocity = {self.min_velocity:g} m/s must not be above max_velocity = "
+                f"{self.max_velocity:g} m/s, nor below a thousandth of it. Is one of them in km/s?"
+            )
         highest = BANDWIDTH * self.survey.peak_frequency
         points = self.min_velocity / highest / self.grid_spacing
         if points < _POINTS_PER_WAVELENGTH:
@@ -231,7 +271,8 @@ class WaveEquation(ABC):
             )
 
 
-def _check_frequencies(frequencies: Sequence[float], dt: float) -> None:
+def _check_frequencies(frequencies: Sequence[float], survey: Survey) -> None:
+    dt, peak = survey.dt, survey.peak_frequency
     nyquist = 0.5 / dt
     if not frequencies:
         raise ValueError("frequencies must name at least one frequency in Hz, or be None.")
@@ -241,6 +282,11 @@ def _check_frequencies(frequencies: Sequence[float], dt: float) -> None:
                 f"a frequency of {frequency:g} Hz cannot be told from samples of {dt:g} s; "
                 f"frequencies must be between 0 and {nyquist:g} Hz."
             )
+    if 0 < max(frequencies) < peak / 100:
+        raise ValueError(
+            f"frequencies up to {max(frequencies):g} Hz hold nothing of a wavelet whose peak "
+            f"frequency is {peak:g} Hz; frequencies are in Hz. Are they in kHz?"
+        )
 
 
 def _rebuild(cls: type, values: dict[str, Any]) -> Any:

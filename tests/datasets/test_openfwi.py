@@ -38,6 +38,65 @@ def test_a_folder_at_any_depth_in_natural_order(tmp_path):
     assert numbers(load_openfwi(str(tmp_path), max_models=4)) == [0, 1, 2, 3]
 
 
+def shots(count=3):
+    """Seismic data of as many models."""
+    return np.zeros((count, 5, 10, 7), np.float32)
+
+
+def test_fault_families_keep_models_and_data_in_one_folder(tmp_path):
+    folder = tmp_path / "FlatFault_A"
+    folder.mkdir()
+    for first, number in ((6, "3_1_0"), (3, "2_1_10"), (0, "2_1_9")):
+        np.save(folder / f"vel{number}.npy", models(first))
+        np.save(folder / f"seis{number}.npy", shots())
+    for path in (tmp_path, folder):
+        assert numbers(load_openfwi(path)) == list(range(9))
+    assert numbers(load_openfwi(folder, max_models=4)) == [0, 1, 2, 3]
+
+
+def test_no_family_of_several_is_left_out(tmp_path):
+    for first, model, data in (
+        (0, "CurveVel_A/model/model1", "CurveVel_A/data/data1"),
+        (3, "FlatFault_B/vel6_1_0", "FlatFault_B/seis6_1_0"),
+        (6, "Style_A/model/model1", "Style_A/data/data1"),
+        (9, "mine/salt", "mine/gathers"),
+        (12, "mine/train/data/vel2_1_0", "mine/train/data/seis2_1_0"),
+    ):
+        for name, array in ((model, models(first)), (data, shots())):
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            np.save(tmp_path / f"{name}.npy", array)
+    np.save(tmp_path / "mine" / "mean.npy", np.zeros((4, 5)))
+    assert sorted(numbers(load_openfwi(tmp_path))) == list(range(15))
+
+
+def test_seismic_data_alone_are_named(tmp_path):
+    np.save(tmp_path / "data1.npy", shots())
+    np.save(tmp_path / "gathers.npy", shots())
+    with pytest.raises(FileNotFoundError, match="all its 2 .npy files, data1.npy among them, are"):
+        load_openfwi(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("given", "beside"),
+    [("seis2_1_0", "vel2_1_0"), ("data/data12", "model/model12")],
+)
+def test_a_file_of_seismic_data_points_to_its_models(tmp_path, given, beside):
+    for name in (given, beside):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+    np.save(tmp_path / f"{given}.npy", shots())
+    with pytest.raises(ValueError, match=r"seismic data .* files such as model/model1.npy or vel2"):
+        load_openfwi(tmp_path / f"{given}.npy")
+    np.save(tmp_path / f"{beside}.npy", models(0))
+    with pytest.raises(ValueError, match=rf"Its models are in .*{beside}.npy"):
+        load_openfwi(tmp_path / f"{given}.npy")
+
+
+def test_packed_arrays_are_not_passed_over(tmp_path):
+    np.savez(tmp_path / "label1.npz", label=models(0))
+    with pytest.raises(FileNotFoundError, match="Its 1 .npz files are not read"):
+        load_openfwi(tmp_path)
+
+
 def test_files_that_are_not_needed_are_not_read(tmp_path):
     np.save(tmp_path / "a1.npy", models(0))
     (tmp_path / "a2.npy").write_bytes(b"broken")

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import xarray as xr
 from jax.test_util import check_grads
 
 from ppl_memprior.forward import KarhunenLoeve, PrincipalComponents, matern32, squared_exponential
@@ -162,3 +163,16 @@ def test_scores_of_the_examples_are_white_and_decode():
 def test_fit_refuses(examples, count, message):
     with pytest.raises(ValueError, match=message):
         PrincipalComponents.fit(examples, count)
+
+
+def test_arrays_of_any_library_and_byte_order():
+    mean = np.full((6, 5), 2000.0)
+    settings = {"correlation_length": 20.0, "num_terms": 4, "std": 100.0}
+    expected = KarhunenLoeve((6, 5), 10.0, mean=mean, **settings)
+    given = KarhunenLoeve((6, 5), 10.0, mean=xr.DataArray(mean.astype(">f8")), **settings)
+    z = np.arange(4.0)
+    np.testing.assert_array_equal(given(z.astype(">f4")), expected(z))
+    examples = np.random.default_rng(0).normal(size=(5, 3, 2))
+    fitted = PrincipalComponents.fit(xr.DataArray(examples.astype(">f8")), 2)
+    np.testing.assert_array_equal(fitted.basis, PrincipalComponents.fit(examples, 2).basis)
+    np.testing.assert_allclose(fitted.encode(xr.DataArray(examples[0])), fitted.encode(examples[0]))

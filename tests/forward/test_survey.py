@@ -110,6 +110,10 @@ def test_positions_in_metres():
         ({"receivers": [1.0, 2.0]}, r"got shape \(2,\)"),
         ({"grid_spacing": 0.0}, "grid_spacing must be positive and finite, got 0"),
         ({"num_times": None}, "one of num_times"),
+        (
+            {"sources": [[0.0, 0.01]], "receivers": [[0.0, 0.0], [0.0, 0.1]]},
+            r"all 3 positions .* one grid cell of 10 m, \(0, 0\)\. Positions are in m",
+        ),
         ({"num_times": 20}, "Raise num_times"),
     ],
 )
@@ -126,6 +130,28 @@ def test_positions_in_metres_refuse(change, message):
     }
     with pytest.raises(ValueError, match=message):
         Survey.from_metres(**values)
+
+
+@pytest.mark.torch
+def test_arrays_of_any_library():
+    torch = pytest.importorskip("torch")
+    survey = Survey.surface((20, 20), 3, 5, **LINE)
+    given = Survey(
+        survey.shape,
+        torch.tensor(survey.source_locations),
+        survey.receiver_locations.astype(">i8"),
+        torch.tensor(survey.wavelet),
+        survey.dt,
+        survey.peak_frequency,
+    )
+    assert given == survey
+
+
+def test_a_source_at_its_receiver_is_welcome():
+    survey = Survey.from_metres(
+        (20, 11), 10.0, [[0.0, 0.0]], [[0.0, 0.0]], peak_frequency=10.0, dt=0.002, num_times=200
+    )
+    assert survey.num_receivers == 1
 
 
 @pytest.mark.parametrize(("grid_spacing", "unit"), [(None, "cells"), (25.0, "m")])

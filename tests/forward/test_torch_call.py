@@ -252,7 +252,7 @@ def test_integers_pass_through_without_a_derivative():
 
 
 def test_what_does_not_depend_on_an_argument_has_a_zero_gradient():
-    wrapped = torch_function(lambda x, y: (x * 2, torch.ones(3)))
+    wrapped = torch_function(lambda x, y: (x * 2, torch.ones(3)), constant=(False, True))
     x_bar, y_bar = jax.grad(lambda x, y: sum(o.sum() for o in wrapped(x, y)), (0, 1))(POINT, POINT)
     np.testing.assert_array_equal(x_bar, 2.0)
     np.testing.assert_array_equal(y_bar, 0.0)
@@ -332,10 +332,300 @@ def test_errors_say_what_to_do():
         torch_function(torch_swirl)()
     with pytest.raises(ValueError, match="max_batch"):
         torch_function(torch_swirl, max_batch=0)
-    with pytest.raises(RuntimeError, match="in place"):
-        torch_function(lambda x: x.mul_(2))(jnp.ones(3))
     with pytest.raises(RuntimeError, match=r"returned shape \(4,\).*where \(3, 4\)"):
         jax.vmap(torch_function(torch_swirl, batched=lambda x: torch_swirls(x)[0]))(POINTS)
+
+
+# --- derivatives that PyTorch does not have -------------------------------------------------------
+
+MATRIX = torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
+WEIGHTS = MATRIX.clone().requires_grad_()
+PAIR = jnp.array([0.5, -1.0])
+
+
+def without_grad(x):
+    with torch.no_grad():
+        return MATRIX @ x
+
+
+def layer(x):
+    # The network's own weights have a graph, which does not reach the argument.
+    return torch.nn.functional.linear(x.detach(), WEIGHTS)
+
+
+# What hides the argument from PyTorch: (function, whether forward mode sees through it).
+HIDDEN = {
+    "detach": (lambda x: MATRIX @ x.detach(), False),
+    "no_grad": (without_grad, True),
+    "data": (lambda x: MATRIX @ x.data, False),
+    "NumPy": (lambda x: torch.from_numpy(MATRIX.numpy() @ x.detach().numpy()), False),
+    "NumPy, without detach": (lambda x: torch.from_numpy(MATRIX.numpy() @ x.numpy()), False),
+    "item": (lambda x: torch.stack([x[0].detach(), torch.tensor(x[1].item())]), False),
+    "weights": (layer, False),
+}
+REVERSE = {
+    "grad": lambda f: jax.grad(lambda x: f(x).sum())(PAIR),
+    "grad under jit": lambda f: jax.jit(jax.grad(lambda x: f(x).sum()))(PAIR),
+    "vjp": lambda f: jax.vjp(f, PAIR),
+    "jacrev": lambda f: jax.jacrev(f)(PAIR),
+    "vmap": lambda f: jax.vmap(jax.grad(lambda x: f(x).sum()))(jnp.stack([PAIR, PAIR])),
+    "checkpoint": lambda f: jax.grad(jax.checkpoint(lambda x: f(x).sum()))(PAIR),
+    "linearize": lambda f: jax.linearize(f, PAIR),
+}
+FORWARD = {
+    "jvp": lambda f: jax.jvp(f, (PAIR,), (PAIR,)),
+    "jvp under jit": lambda f: jax.jit(lambda x: jax.jvp(f, (x,), (x,)))(PAIR),
+    "jacfwd": lambda f: jax.jacfwd(f)(PAIR),
+    "vmap": lambda f: jax.vmap(jax.jacfwd(f))(jnp.stack([PAIR, PAIR])),
+}
+
+
+@pytest.mark.parametrize("hidden", HIDDEN)
+@pytest.mark.parametrize("batched", [False, True], ids=["one by one", "batched"])
+def test_a_missing_graph_is_an_error_and_not_a_derivative_of_zero(hidden, batched):
+    function, seen = HIDDEN[hidden]
+    many = (lambda xs: torch.stack([function(x) for x in xs])) if batched else None
+    wrapped = torch_function(function, batched=many)
+    # The value is right, and needs no graph.
+    np.testing.assert_array_equal(wrapped(PAIR), function(torch.tensor([0.5, -1.0])).detach())
+    calls = REVERSE if seen else REVERSE | {f"forward {k}": v for k, v in FORWARD.items()}
+    for call in calls.values():
+        with pytest.raises(RuntimeError, match="no derivative.* could not follow the computation"):
+            jax.block_until_ready(call(wrapped))
+
+
+def test_forward_mode_sees_through_no_grad():
+    for call in FORWARD.values():
+        given, expected = (call(f) for f in (torch_function(without_grad), jnp_product))
+        jax.tree.map(functools.partial(np.testing.assert_allclose, **CLOSE), given, expected)
+
+
+def jnp_product(x):
+    return jnp.asarray(MATRIX.numpy()) @ x
+
+
+def test_a_linearized_evidence_of_a_function_without_a_graph_is_refused():
+    import numpyro
+    import numpyro.distributions as dist
+
+    import ppl_memprior as mp
+
+    prior = mp.DiffusionMixturePrior(np.array([[0.0, 1.0], [2.0, -1.0]]), sigma=0.5)
+
+    def evidence(function):
+        forward = torch_function(function)
+
+        def model(data=None):
+            x = numpyro.sample("x", prior)
+            numpyro.sample("data", dist.Normal(forward(x), 0.1).to_event(1), obs=data)
+
+        problem = mp.InverseProblem(model, data=np.array([1.0, 2.0, 3.0]))
+        return float(mp.linearize(problem).log_evidence)
+
+    matrix = np.asarray(MATRIX, np.float64)
+    covariance = 0.25 * matrix @ matrix.T + 0.01 * np.eye(3)
+    residuals = np.array([1.0, 2.0, 3.0]) - np.array([[0.0, 1.0], [2.0, -1.0]]) @ matrix.T
+    exact = np.log(0.5) - 0.5 * np.einsum(
+        "ni,ij,nj->n", residuals, np.linalg.inv(covariance), residuals
+    )
+    exact = np.logaddexp(*exact) - 0.5 * np.linalg.slogdet(2 * np.pi * covariance)[1]
+    # float32: the residuals' quadratic form loses some 1e-5 of its size.
+    np.testing.assert_allclose(evidence(lambda x: MATRIX @ x), exact, rtol=1e-3)
+    with pytest.raises(RuntimeError, match="no derivative"):
+        evidence(lambda x: MATRIX @ x.detach())
+
+
+def test_results_without_a_graph_may_be_declared_constant():
+    def survey(x):
+        return {"data": 2 * x, "aside": (x.detach().norm(), torch.ones(2)), "count": len(x)}
+
+    def total(f):
+        return lambda x: sum(jnp.sum(leaf) for leaf in jax.tree.leaves(f(x)))
+
+    with pytest.raises(RuntimeError, match="of the 4 results, number 1 and 2 has no derivative"):
+        jax.grad(total(torch_function(survey)))(PAIR)
+    for constant in (
+        {"data": False, "aside": True, "count": False},
+        {"data": False, "aside": (True, True), "count": True},
+    ):
+        declared = torch_function(survey, constant=constant)
+        np.testing.assert_array_equal(jax.grad(total(declared))(PAIR), 2.0)
+        _, tangent = jax.jvp(total(declared), (PAIR,), (PAIR,))
+        assert tangent == 2 * PAIR.sum()
+        np.testing.assert_array_equal(jax.vmap(jax.grad(total(declared)))(PAIR[None]), 2.0)
+    constant = torch_function(survey, constant=True)
+    np.testing.assert_array_equal(jax.grad(total(constant))(PAIR), 0.0)
+    # A result that has a graph is not differentiated either where it is declared constant.
+    doubled = torch_function(lambda x: (2 * x, 3 * x), constant=(False, True))
+    np.testing.assert_array_equal(jax.grad(total(doubled))(PAIR), 2.0)
+    np.testing.assert_array_equal(jax.jacfwd(total(doubled))(PAIR), 2.0)
+    for wrong in ({"data": True}, (True, False, False), "yes"):
+        with pytest.raises(ValueError, match="constant must be True, False or a pytree"):
+            torch_function(survey, constant=wrong)(PAIR)
+
+
+@pytest.mark.parametrize("mode", [jax.jacfwd, jax.jacrev])
+def test_a_result_may_depend_on_some_of_the_arguments(mode):
+    passes = []
+
+    def pair(x, y):
+        passes.append(x.device.type)
+        return 2 * x, 3 * y
+
+    wrapped = torch_function(pair)
+    for _ in range(2):
+        first, second = mode(wrapped, argnums=0)(PAIR, PAIR)
+        np.testing.assert_array_equal(first, 2 * np.eye(2))
+        np.testing.assert_array_equal(second, 0.0)
+    # Once for every direction of forward mode, and once more to learn that.
+    assert passes.count("cpu") == (5 if mode is jax.jacfwd else 3)
+    # No result depends on this argument: that is what a lost graph looks like.
+    scaled = torch_function(lambda x, gain: gain * (MATRIX @ x.detach()))
+    with pytest.raises(
+        RuntimeError, match=r"respect to argument 1 of 2.*stop_gradient\(argument\)"
+    ):
+        mode(scaled)(PAIR, 2.0)
+    stopped = mode(lambda x: scaled(jax.lax.stop_gradient(x), 2.0))(PAIR)
+    np.testing.assert_array_equal(stopped, 0.0)
+
+
+# --- arguments belong to the caller ---------------------------------------------------------------
+
+
+def writes_in_place(x):
+    return torch.nn.functional.relu(x, inplace=True)
+
+
+def writes_through_numpy(x):
+    x.detach().numpy()[...] = 7.0
+    return 2 * x
+
+
+def writes_where_pytorch_does_not_count(x):
+    x.data.mul_(3.0)
+    return 2 * x
+
+
+@pytest.mark.parametrize(
+    "function", [writes_in_place, writes_through_numpy, writes_where_pytorch_does_not_count]
+)
+@pytest.mark.parametrize("batched", [False, True], ids=["one by one", "batched"])
+def test_the_callers_array_is_never_changed(function, batched):
+    point = jnp.array([-1.0, 2.0, jnp.nan])
+    points = jnp.stack([point, point])
+    before = np.array(point), np.array(points)
+    wrapped = torch_function(function, batched=function if batched else None)
+    calls = {
+        "value": lambda: wrapped(point),
+        "jit": lambda: jax.jit(wrapped)(point),
+        "grad": lambda: jax.grad(lambda x: wrapped(x).sum())(point),
+        "jvp": lambda: jax.jvp(wrapped, (point,), (point,)),
+        "vmap": lambda: jax.vmap(wrapped)(points),
+        "vmap grad": lambda: jax.vmap(jax.grad(lambda x: wrapped(x).sum()))(points),
+    }
+    for name, call in calls.items():
+        # PyTorch refuses some of them itself; in forward mode NumPy gets no memory to write to.
+        with pytest.raises(RuntimeError, match="in place|in-place|no derivative"):
+            jax.block_until_ready(call())
+        np.testing.assert_array_equal(point, before[0], err_msg=name)
+        np.testing.assert_array_equal(points, before[1], err_msg=name)
+
+
+def test_cotangents_and_tangents_are_not_changed_either():
+    class Doubles(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return 2 * x
+
+        @staticmethod
+        def backward(ctx, g):
+            return g.mul_(2)
+
+    cotangent = jnp.ones(4)
+    _, pull = jax.vjp(torch_function(Doubles.apply), POINT)
+    with pytest.raises(RuntimeError, match="in place"):
+        pull(cotangent)
+    np.testing.assert_array_equal(cotangent, 1.0)
+
+
+def test_not_a_number_is_not_taken_for_a_change():
+    wrapped = torch_function(lambda x, n: 2 * x + n)
+    many = jnp.array([jnp.nan, -0.0, jnp.inf]), jnp.array([1, 2, 3], jnp.int32)
+    np.testing.assert_array_equal(wrapped(*many), np.array([np.nan, 2.0, np.inf]))
+    for dtype in (jnp.bfloat16, jnp.float16, jnp.bool_, jnp.uint8):
+        assert wrapped(jnp.zeros((2, 0, 3), dtype), 1.0).shape == (2, 0, 3)
+        assert np.all(np.asarray(wrapped(jnp.ones(3, dtype), jnp.float32(1.0))) == 3.0)
+
+
+# --- linear functions -----------------------------------------------------------------------------
+
+
+@pytest.fixture(params=[False, True], ids=["one by one", "batched"])
+def product(request):
+    batched = (lambda x: x @ MATRIX.T) if request.param else None
+    return torch_function(lambda x: MATRIX @ x, batched=batched, linear=True)
+
+
+LINEAR = {
+    "transpose": lambda f: lambda x, y: jax.linear_transpose(f, x)(y),
+    "transpose under jit": lambda f: jax.jit(lambda x, y: jax.linear_transpose(f, x)(y)),
+    "vmap of the transpose": lambda f: (
+        lambda x, y: jax.vmap(jax.linear_transpose(f, x))(jnp.stack([y, -y]))
+    ),
+    "transpose of the vmap": lambda f: jax.jit(
+        lambda x, y: jax.linear_transpose(jax.vmap(f), jnp.stack([x, x]))(jnp.stack([y, -y]))
+    ),
+    "shared by a batch": lambda f: (
+        lambda x, y: jax.linear_transpose(
+            lambda x: jax.vmap(lambda s: f(s * x))(jnp.arange(3.0)), x
+        )(jnp.stack([y, -y, 2 * y]))
+    ),
+    "transposed twice": lambda f: (
+        lambda x, y: jax.linear_transpose(lambda y: jax.linear_transpose(f, x)(y)[0], y)(x)
+    ),
+    "hessian": lambda f: lambda x, y: jax.jit(jax.hessian(lambda x: jnp.sum((f(x) - y) ** 3)))(x),
+    "forward over forward": lambda f: (
+        lambda x, y: jax.jacfwd(jax.jacfwd(lambda x: jnp.sum((f(x) - y) ** 3)))(x)
+    ),
+    "reverse over reverse": lambda f: (
+        lambda x, y: jax.jacrev(jax.jacrev(lambda x: jnp.sum((f(x) - y) ** 3)))(x)
+    ),
+    "products with the hessian": lambda f: (
+        lambda x, y: jax.vmap(
+            lambda x: jax.jvp(jax.grad(lambda x: jnp.sum((f(x) - y) ** 3)), (x,), (x,))
+        )(jnp.stack([x, 2 * x]))
+    ),
+    "jvp": lambda f: lambda x, y: jax.jvp(f, (x,), (2 * x,)),
+}
+
+
+@pytest.mark.parametrize("call", LINEAR.values(), ids=LINEAR.keys())
+def test_a_linear_function_equals_the_same_in_jax(product, call):
+    y = jnp.array([1.0, -2.0, 0.5])
+    ours, theirs = (call(f)(PAIR, y) for f in (product, jnp_product))
+    # Second derivatives of cubes reach some 1e3, in float32.
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5), ours, theirs)
+
+
+def test_a_linear_function_of_several_arguments_is_adjoint():
+    wrapped = torch_function(lambda a, b, n: (MATRIX @ a + n * b, 2 * b), linear=True)
+    partial = lambda a, b: wrapped(a, b, 3)  # noqa: E731
+    rng = np.random.default_rng(0)
+    a, b, c, d = (jnp.asarray(rng.normal(size=k), jnp.float32) for k in (2, 3, 3, 3))
+    pushed, pulled = partial(a, b), jax.linear_transpose(partial, a, b)((c, d))
+    left = jnp.vdot(pushed[0], c) + jnp.vdot(pushed[1], d)
+    np.testing.assert_allclose(left, jnp.vdot(pulled[0], a) + jnp.vdot(pulled[1], b), rtol=1e-5)
+
+
+def test_only_what_is_declared_linear_is_transposed():
+    with pytest.raises(NotImplementedError, match="say so with torch_function.*linear=True"):
+        jax.linear_transpose(torch_function(torch_swirl), POINT)(POINT)
+
+
+def test_arguments_of_any_array_library():
+    wrapped = torch_function(lambda x: 2 * x)
+    for given in (np.arange(3.0).astype(">f4"), torch.arange(3.0), np.arange(3)):
+        np.testing.assert_array_equal(wrapped(given), 2 * np.arange(3))
 
 
 def test_a_missing_pytorch_is_named(monkeypatch):
@@ -382,7 +672,8 @@ def test_through_numpy_where_buffers_cannot_be_shared():
 
 
 def test_pickle_and_disabled_jit():
-    wrapped = pickle.loads(pickle.dumps(torch_function(torch_swirl, batched=torch_swirls)))
+    wrapped = torch_function(torch_swirl, batched=torch_swirls, constant=False)
+    wrapped = pickle.loads(pickle.dumps(wrapped))
     np.testing.assert_allclose(jax.vmap(wrapped)(POINTS), jax.vmap(jax_swirl)(POINTS), **CLOSE)
     with jax.disable_jit():
         np.testing.assert_allclose(wrapped(POINT), jax_swirl(POINT), **CLOSE)
@@ -672,7 +963,9 @@ def test_a_result_given_as_a_pytree():
 
 
 def test_python_numbers_in_and_out():
-    wrapped = torch_function(lambda x, n, flag: (x * n if flag else x, 3, 0.5))
+    wrapped = torch_function(
+        lambda x, n, flag: (x * n if flag else x, 3, 0.5), constant=(False, False, True)
+    )
     value, count, half = wrapped(2.0, 3, True)
     assert value == 6.0 and count == 3 and half == 0.5
     assert jnp.issubdtype(count.dtype, jnp.integer) and half.dtype == jnp.float32

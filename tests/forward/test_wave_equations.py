@@ -7,7 +7,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 import pytest
+import xarray as xr
 from jax.test_util import check_grads
 
 from ppl_memprior.forward import (
@@ -374,6 +376,9 @@ def test_an_impossible_model_is_named_or_gives_nan_alone(name, field, value, mes
         ("born", {"velocity": VP[:3]}, r"background velocity model of shape \(11, 13\)"),
         ("born", {"velocity": 2 * VP}, "highest background velocity is .* above max_velocity"),
         ("acoustic", {"density_range": (0.0, 1.0)}, r"density_range must be two positive"),
+        ("acoustic", {"density_range": (1.0, 3.0)}, r"density_range = \(1.0, 3.0\) .* in g/cm\^3"),
+        ("elastic", {"density_range": (1.0, 3.0)}, r"density_range = \(1.0, 3.0\) .* in g/cm\^3"),
+        ("born", {"velocity": VP / 1000}, "background velocity is .* is the model in km/s"),
         ("acoustic", {"density_range": [1.0]}, r"density_range must be two .* got \[1.0\]"),
         ("elastic", {"density_range": (2.0, 1.0)}, r"lowest first, got \(2.0, 1.0\)"),
         ("elastic", {"components": ("vz", "vy")}, "component must be of .*, got 'vz', 'vy'"),
@@ -384,6 +389,60 @@ def test_an_impossible_model_is_named_or_gives_nan_alone(name, field, value, mes
 def test_settings_are_checked(name, change, message):
     with pytest.raises(ValueError, match=message):
         replace(CASES[name]().wave, **change)
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "message"),
+    [
+        ("acoustic", 0, "highest velocity is .* nothing below 120 m/s .* is the model in km/s"),
+        ("acoustic", 1, r"highest density is .* is the model in g/cm\^3"),
+        ("elastic", 0, "highest P velocity is .* is the model in km/s"),
+    ],
+)
+def test_a_field_in_another_unit_is_named_or_gives_nan_with_a_warning(name, field, message):
+    wave, _, model = CASES[name]()
+    other = [values / 1000 if k == field else values for k, values in enumerate(model)]
+    with pytest.raises(ValueError, match=message):
+        wave(*other)
+    with pytest.warns(UserWarning, match=message):
+        assert np.all(np.isnan(jax.jit(wave)(*other)))
+
+
+def test_a_gas_may_be_light():
+    air = AcousticWave(SURVEY, 1.0, pml_width=5, max_velocity=400.0, density_range=(1.0, 1.5))
+    data = air(np.full(SHAPE, 340.0), np.full(SHAPE, 1.2))
+    assert np.all(np.isfinite(data)) and np.any(np.asarray(data) != 0.0)
+
+
+def test_born_modelling_is_transposed_as_a_linear_map():
+    wave = CASES["born"](shots_per_group=2).wave
+    rng = np.random.default_rng(8)
+    dv = jnp.asarray(np.stack([DV, DV[::-1]]))
+    seeds = jnp.asarray(rng.normal(size=(2, *wave.shape)), jnp.float32)
+    shape = jax.ShapeDtypeStruct(SHAPE, jnp.float32)
+    pull = jax.linear_transpose(wave, shape)
+    pulled = jax.jit(jax.vmap(lambda d: pull(d)[0]))(seeds)
+    together = jax.linear_transpose(jax.vmap(wave), dv)(seeds)[0]
+    scattered = jax.vmap(wave)(dv)
+    for i in range(2):
+        (alone,) = pull(seeds[i])
+        size = float(jnp.abs(alone).max())
+        # The same migration, with the sums over shots in another order.
+        for other in (pulled[i], together[i], jax.vjp(wave, dv[i])[1](seeds[i])[0]):
+            np.testing.assert_allclose(other, alone, atol=2e-5 * size)
+        left = float(jnp.vdot(scattered[i], seeds[i]))
+        # The discrete adjoint samples the time integral at the survey's times only: 1e-4.
+        scale = float(jnp.linalg.norm(scattered[i]) * jnp.linalg.norm(seeds[i]))
+        np.testing.assert_allclose(float(jnp.vdot(alone, dv[i])), left, atol=1e-4 * scale)
+
+
+@pytest.mark.parametrize("convert", [torch.tensor, pd.DataFrame, xr.DataArray, np.ndarray.tolist])
+def test_models_of_any_array_library(convert):
+    wave = CASES["scalar"]().wave
+    np.testing.assert_array_equal(wave(convert(VP)), wave(VP))
+    big = VP.astype(">f4")
+    assert ScalarBorn(SURVEY, **SETTINGS, velocity=big) == CASES["born"]().wave
+    np.testing.assert_array_equal(wave(big), wave(VP))
 
 
 def test_several_fields_are_checked_by_name():
