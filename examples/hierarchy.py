@@ -52,8 +52,8 @@ def main(
     data = simulate(jax.random.key(0), num_unknowns)
     # Here the data say which example each unknown belongs to. Chains that start where the data are
     # explained have one mode to explore; from draws of the prior they stay with wrong examples and
-    # blame the noise. Where the data do not say it, wrap the kernel so that it also moves between
-    # examples: mp.ModeJump(NUTS(model)).
+    # blame the noise. Where the data do not say it, NUTS does not move between examples: start
+    # chains at several, and see whether they agree.
     grid = np.linspace(-4, 4, 1001)
     explains = jnp.asarray(np.interp(data, stylized.cubic(grid), grid))
     start = {"x": explains, "sigma": 0.3, "noise": 0.3}

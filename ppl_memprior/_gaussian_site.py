@@ -21,8 +21,7 @@ class GaussianSite(NamedTuple):
     `loc`, `mask` have the shape of the data; `mask` is True where the datum counts. `noise` is
     the standard deviation (`Normal`, broadcastable to the data) or the lower Cholesky factor of
     the covariance over the last axis (`MultivariateNormal`). `weight` (broadcastable to the
-    data) is the power to which `numpyro.handlers.scale` or a subsampled plate raises the
-    likelihood.
+    data) is the power to which `numpyro.handlers.scale` raises the likelihood.
     """
 
     value: jax.Array

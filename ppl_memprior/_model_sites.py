@@ -6,7 +6,9 @@ from typing import Any
 
 import jax
 import numpy as np
+from numpyro.distributions import TransformedDistribution
 
+from ppl_memprior._model_data import innermost
 from ppl_memprior.distributions import (
     DiffusionMixturePrior,
     LowRankGaussianMixture,
@@ -64,7 +66,7 @@ def the_prior_site(structure: dict[str, Any]) -> str:
         for name, site in structure.items()
         if site["type"] == "sample" and not site["is_observed"]
     }
-    supported = [name for name, fn in latents.items() if isinstance(_innermost(fn), Prior)]
+    supported = [name for name, fn in latents.items() if isinstance(innermost(fn), Prior)]
     if len(supported) == 1 and isinstance(latents[supported[0]], Prior):
         return supported[0]
     listed = ", ".join(f"{name!r} ({describe(fn)})" for name, fn in latents.items()) or "none"
@@ -75,25 +77,23 @@ def the_prior_site(structure: dict[str, Any]) -> str:
             "numpyro.handlers.condition"
         )
     if supported:
-        raise ValueError(
-            f"the prior's site {supported[0]!r} is a {describe(latents[supported[0]])}; use the "
-            "prior itself, outside plates and handlers.mask"
-        )
+        name, fn = supported[0], latents[supported[0]]
+        advice = "use the prior itself, outside plates and handlers.mask"
+        if isinstance(fn, TransformedDistribution) and isinstance(fn.base_dist, Prior):
+            advice = (
+                "let the prior be the latent site, numpyro.handlers.reparam(model, "
+                f"config={{{name!r}: numpyro.infer.reparam.TransformReparam()}})"
+            )
+        raise ValueError(f"the prior's site {name!r} is a {describe(fn)}; {advice}")
     raise ValueError(
         "the model has no latent site with a MemorizedPrior, DiffusionMixturePrior or "
         f"LowRankGaussianMixture; its latent sites are: {listed}"
     )
 
 
-def _innermost(fn: Any) -> Any:
-    while hasattr(fn, "base_dist"):
-        fn = fn.base_dist
-    return fn
-
-
 def describe(fn: Any) -> str:
     """What a user calls the distribution."""
-    inner = _innermost(fn)
+    inner = innermost(fn)
     name = type(inner).__name__
     if name == "Unit":
         return "numpyro.factor"

@@ -16,9 +16,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 from numpyro import handlers
+from numpyro.distributions import Distribution
 
 from ppl_memprior._gaussian_site import GaussianSite, gaussian_site
 from ppl_memprior._jaxpr import dependent_outputs
+from ppl_memprior._model_data import ObservedData, masked_sites, model_argument, numeric
 from ppl_memprior._model_sites import (
     Prior,
     check_finite,
@@ -42,8 +44,9 @@ class InverseProblem:
     `DiffusionMixturePrior` or a `LowRankGaussianMixture`, such as an earlier posterior (the
     prior's site, of event shape `event_shape`), and at least one observed site that depends on it.
     Observed sites may be `Normal` or `MultivariateNormal`, also inside `Independent`, masked,
-    scaled and in plates; these give a whitened residual. With any other observed site, or
-    `numpyro.factor`, there is still a log-likelihood, and the methods that need a residual say so.
+    scaled and in plates; these give a whitened residual. `obs_mask=` is read as a mask. With any
+    other observed site, or `numpyro.factor`, there is still a log-likelihood, and the methods that
+    need a residual say so.
     Observed sites that do not depend on the prior's site (a noise scale fixed with
     `numpyro.handlers.condition`, say) are constants, not data.
 
@@ -51,21 +54,33 @@ class InverseProblem:
 
     Args:
         model: a NumPyro model.
-        *args, **kwargs: the model's own arguments, data included.
+        *args, **kwargs: the model's own arguments, data included. Arrays of NumPy, PyTorch,
+            pandas (a Series) and xarray, in any byte order, and lists of numbers reach the model
+            as arrays; everything else (JAX arrays, tuples, strings, None, tables, ...) as it is.
 
     Raises:
-        ValueError: no supported prior site or more than one, a prior site in a plate, no
-            observed site that depends on the prior's, non-finite data.
+        TypeError: data that are no real numbers, or ragged lists of them.
+        ValueError: no supported prior site or more than one, a prior site in a plate, a plate that
+            is subsampled, no observed site that depends on the prior's, non-finite data.
     """
 
     def __init__(self, model: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
-        self.model = model
-        self.args = args
-        self.kwargs = kwargs
+        self.model: Callable[..., Any] = ObservedData(model)
+        self.args = tuple(
+            model_argument(f"argument {i} of the model", value) for i, value in enumerate(args)
+        )
+        self.kwargs = {
+            name: model_argument(f"the model's argument {name!r}", value)
+            for name, value in kwargs.items()
+        }
         #: What is worked out once for each problem: compiled functions, the fingerprint. Made again
         #: by a copy, in another process too.
         self.derived: dict[Hashable, Any] = {}
         structure = self._structure()
+        masked = masked_sites(structure, self._run)
+        if masked:
+            self.model = ObservedData(model, masked)
+            structure = self._structure()
         self.prior_name = the_prior_site(structure)
         if structure[self.prior_name]["scale"] is not None:
             raise ValueError(
@@ -73,7 +88,7 @@ class InverseProblem:
                 "would make another prior of it; put the handler around the observed sites only"
             )
         with _RUNNING_A_MODEL:
-            self.prior: Prior = distribution_at(model, self.prior_name, args, kwargs)
+            self.prior: Prior = distribution_at(self.model, self.prior_name, self.args, self.kwargs)
         self.event_shape: tuple[int, ...] = tuple(self.prior.event_shape)
         if self.prior.batch_shape:
             raise ValueError(
@@ -85,6 +100,9 @@ class InverseProblem:
             name
             for name, site in structure.items()
             if site["type"] == "sample" and not site["is_observed"] and name != self.prior_name
+        )
+        self.discrete_latents: tuple[str, ...] = tuple(
+            name for name in self.extra_latents if structure[name]["fn"].support.is_discrete
         )
         self.deterministic_names: tuple[str, ...] = tuple(
             name for name, site in structure.items() if site["type"] == "deterministic"
@@ -188,8 +206,14 @@ class InverseProblem:
             prior: of event shape `event_shape`.
 
         Raises:
+            TypeError: no distribution.
             ValueError: another event shape, or a distribution that cannot be the prior.
         """
+        if not isinstance(prior, Distribution):
+            raise TypeError(
+                f"with_prior takes a NumPyro distribution, got a {type(prior).__name__}: write "
+                "DiffusionMixturePrior(examples, sigma)"
+            )
         if tuple(prior.event_shape) != self.event_shape:
             raise ValueError(
                 f"the prior's site {self.prior_name!r} has event shape {self.event_shape}, the new "
@@ -209,19 +233,16 @@ class InverseProblem:
             names = "; ".join(f"{name!r} {why}" for name, why in self.non_gaussian.items())
             raise ValueError(
                 f"{method} needs a residual, and site {names}. Use Normal or MultivariateNormal "
-                "noise whose scale does not depend on the prior's site, or a method that needs "
-                "the log-likelihood alone (lookup, psis, nuts)"
+                "noise whose scale does not depend on the prior's site"
             )
 
     def require_no_extra_latents(self, method: str) -> None:
         """Raise a `ValueError` if the model has latent sites besides the prior's."""
         if self.extra_latents:
             names = ", ".join(repr(name) for name in self.extra_latents)
-            example = f"numpyro.handlers.condition(model, {{{self.extra_latents[0]!r}: value}})"
             raise ValueError(
                 f"{method} takes a model whose only latent site is {self.prior_name!r}; this one "
-                f"also has {names}. Condition on them, {example}, or use a method that samples "
-                "them (nuts)"
+                f"also has {names}"
             )
 
     def _trace(self, x: ArrayLike, others: dict[str, ArrayLike]) -> dict[str, Any]:
@@ -232,12 +253,14 @@ class InverseProblem:
                 f"values wanted for the latent sites {list(self.extra_latents)} besides "
                 f"{self.prior_name!r}: missing {missing}, unknown {unknown}"
             )
-        if jnp.shape(x) != self.event_shape:
+        x = jnp.asarray(numeric(repr(self.prior_name), x))
+        if x.shape != self.event_shape:
             raise ValueError(
-                f"{self.prior_name!r} has event shape {self.event_shape}, got {jnp.shape(x)}; "
+                f"{self.prior_name!r} has event shape {self.event_shape}, got {x.shape}; "
                 "use jax.vmap for a batch"
             )
-        return self._run({self.prior_name: jnp.asarray(x), **others})
+        given = {name: numeric(repr(name), value) for name, value in others.items()}
+        return self._run({self.prior_name: x, **given})
 
     def _run(self, values: dict[str, ArrayLike]) -> dict[str, Any]:
         """The model's trace with the given latent values; the others are drawn, seed 0."""

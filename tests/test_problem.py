@@ -7,11 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
+import pandas as pd
 import pytest
+import xarray as xr
 from numpyro import handlers
+from numpyro.infer.reparam import TransformReparam
 from scipy import stats
 
-from ppl_memprior import DiffusionMixturePrior, InverseProblem, MemorizedPrior, linearize
+from ppl_memprior import DiffusionMixturePrior, InverseProblem, MemorizedPrior, linearize, lookup
 
 EXAMPLES = np.array([[0.0, 0.0], [1.0, 2.0], [-1.0, 0.5]], np.float32)
 DATA = np.array([0.3, -0.2, 0.9], np.float32)
@@ -82,16 +85,67 @@ def test_several_sites_plate_mask_and_scale():
     check_decomposition(problem)
 
 
-def test_subsampled_plate_scales_the_likelihood():
-    def model(data=None):
+def test_a_subsampled_plate_is_refused():
+    def model(data, subsample_size=None):
         x = numpyro.sample("x", PRIOR)
-        with numpyro.plate("receivers", 30, subsample_size=3):
+        with numpyro.plate("receivers", 30, subsample_size=subsample_size) as index:
+            numpyro.sample("y", dist.Normal(x[0], 0.3), obs=data[index])
+
+    data = jnp.linspace(-1, 1, 30)
+    with pytest.raises(ValueError, match="plate 'receivers' shows the model 3 of its 30 elements"):
+        InverseProblem(model, data, subsample_size=3)
+    assert InverseProblem(model, data, subsample_size=30).num_data == 30
+
+
+MASK = np.array([True, False, True])
+
+
+def with_obs_mask(data=None):
+    x = numpyro.sample("x", PRIOR)
+    with numpyro.plate("receivers", 3):
+        numpyro.sample("y", dist.Normal(forward(x), 0.3), obs=data, obs_mask=MASK)
+
+
+def test_obs_mask_is_a_mask():
+    def masked(data=None):
+        x = numpyro.sample("x", PRIOR)
+        with numpyro.plate("receivers", 3), handlers.mask(mask=MASK):
             numpyro.sample("y", dist.Normal(forward(x), 0.3), obs=data)
 
-    problem = InverseProblem(model, data=DATA)
-    plain = InverseProblem(normal_model, data=DATA)
-    np.testing.assert_allclose(problem.log_likelihood(X), 10 * plain.log_likelihood(X), rtol=1e-5)
+    problem, expected = (InverseProblem(model, data=DATA) for model in (with_obs_mask, masked))
+    assert problem.observed == ("y",) and problem.num_data == 2
+    assert problem.extra_latents == () and problem.deterministic_names == ()
+    np.testing.assert_array_equal(problem.residual(X), expected.residual(X))
+    likelihood = stats.norm(np.asarray(forward(X), float), 0.3).logpdf(DATA)[MASK].sum()
+    np.testing.assert_allclose(problem.log_likelihood(X), likelihood, rtol=1e-5)
     check_decomposition(problem)
+    # NumPyro's own machinery sees the same model: nothing is left that a kernel would sample
+    trace = handlers.trace(handlers.seed(problem.model, 0)).get_trace(data=DATA)
+    assert [name for name, site in trace.items() if site["type"] != "plate"] == ["x", "y"]
+    again = InverseProblem(problem.model, data=DATA)
+    np.testing.assert_array_equal(again.residual(X), expected.residual(X))
+
+
+def test_obs_mask_under_other_handlers():
+    def model(data=None):
+        x = numpyro.sample("x", PRIOR)
+        with handlers.scope(prefix="survey", divider="."), handlers.mask(mask=MASK[::-1] | MASK):
+            numpyro.sample("y", dist.Normal(forward(x), 0.3), obs=data, obs_mask=jnp.asarray(MASK))
+
+    problem = InverseProblem(model, data=DATA)
+    assert problem.observed == ("survey.y",) and problem.extra_latents == ()
+    likelihood = stats.norm(np.asarray(forward(X), float), 0.3).logpdf(DATA)[MASK].sum()
+    np.testing.assert_allclose(problem.log_likelihood(X), likelihood, rtol=1e-5)
+
+
+def test_obs_mask_whose_values_are_used_is_refused():
+    def model(data=None):
+        x = numpyro.sample("x", PRIOR)
+        y = numpyro.sample("y", dist.Normal(forward(x), 0.3), obs=data, obs_mask=MASK)
+        numpyro.sample("sum", dist.Normal(jnp.sum(y), 0.3), obs=1.0)
+
+    with pytest.raises(ValueError, match="makes up at site 'y'.*numpyro.handlers.mask"):
+        InverseProblem(model, data=DATA)
 
 
 @pytest.mark.parametrize(
@@ -155,8 +209,8 @@ def test_extra_latent_sites_are_named_and_can_be_conditioned_on():
     )
     with pytest.raises(ValueError, match=r"missing \['scale'\]"):
         problem.log_likelihood(X)
-    with pytest.raises(ValueError, match="also has 'scale'.*handlers.condition"):
-        problem.require_no_extra_latents("lookup")
+    with pytest.raises(ValueError, match="lookup takes .* also has 'scale'.*handlers.condition"):
+        lookup(problem)
     fixed = InverseProblem(handlers.condition(scale_model, {"scale": 0.3}), data=DATA)
     assert fixed.extra_latents == () and fixed.observed == ("y",)
     np.testing.assert_allclose(fixed.log_likelihood(X), plain.log_likelihood(X), rtol=1e-6)
@@ -315,3 +369,99 @@ def test_refuses_a_prior_under_a_scale():
 
     with pytest.raises(ValueError, match="put the handler around the observed sites only"):
         InverseProblem(handlers.scale(model, scale=0.1), data=2.0)
+
+
+def transformed(data=None):
+    exponential = dist.transforms.ExpTransform()
+    x = numpyro.sample("x", dist.TransformedDistribution(PRIOR, exponential))
+    numpyro.sample("y", dist.Normal(forward(jnp.log(x)), 0.3).to_event(1), obs=data)
+
+
+def test_a_transformed_prior_is_sent_to_reparam_which_works():
+    with pytest.raises(
+        ValueError, match=r"handlers.reparam\(model, config=\{'x': .*TransformRepar"
+    ):
+        InverseProblem(transformed, data=DATA)
+    model = handlers.reparam(transformed, config={"x": TransformReparam()})
+    problem = InverseProblem(model, data=DATA)
+    plain = InverseProblem(normal_model, data=DATA)
+    assert problem.prior_name == "x_base" and problem.deterministic_names == ("x",)
+    np.testing.assert_allclose(problem.log_likelihood(X), plain.log_likelihood(X), rtol=1e-5)
+
+
+def foreign_arrays():
+    yield "list", DATA.tolist()
+    yield "big-endian", DATA.astype(">f4")
+    yield "float64", DATA.astype(float)
+    yield "series", pd.Series(DATA, index=[3, 1, 2])
+    yield "dataarray", xr.DataArray(DATA, dims="receiver")
+    yield "frame", pd.DataFrame({"y": DATA}).to_numpy()[:, 0]
+    try:
+        import torch
+    except ImportError:
+        return
+    yield "tensor", torch.tensor(DATA, requires_grad=True)
+    yield "list of tensors", list(torch.tensor(DATA))
+
+
+@pytest.mark.parametrize("data", [pytest.param(value, id=name) for name, value in foreign_arrays()])
+def test_data_of_any_kind_of_array(data):
+    def compute_first(data):
+        x = numpyro.sample("x", PRIOR)
+        numpyro.sample("y", dist.Normal(forward(x), 0.3).to_event(1), obs=2.0 * data)
+
+    def by_closure():
+        x = numpyro.sample("x", PRIOR)
+        numpyro.sample("y", dist.Normal(forward(x), 0.3).to_event(1), obs=data)
+
+    expected = InverseProblem(normal_model, data=DATA).residual(X)
+    for problem in (InverseProblem(normal_model, data=data), InverseProblem(by_closure)):
+        np.testing.assert_allclose(problem.residual(X), expected, rtol=1e-6)
+        assert problem.data["y"].dtype.isnative
+    twice = InverseProblem(compute_first, data).residual(X) + forward(X) / 0.3
+    np.testing.assert_allclose(twice, 2 * DATA / 0.3, rtol=1e-5)
+
+
+def test_values_of_any_kind_of_array():
+    problem = InverseProblem(scale_model, data=DATA)
+    expected = problem.log_likelihood(X, scale=0.3)
+    for x in (np.asarray(X).tolist(), np.asarray(X).astype(">f4"), pd.Series(np.asarray(X))):
+        np.testing.assert_array_equal(
+            problem.log_likelihood(x, scale=np.array(0.3, ">f4")), expected
+        )
+    with pytest.raises(TypeError, match="'x' must be real"):
+        problem.predict(np.asarray(X) * 1j, scale=0.3)
+    with pytest.raises(TypeError, match="with_prior takes a NumPyro distribution, got a list"):
+        problem.with_prior([0.0, 1.0])
+
+
+def test_settings_reach_the_model_as_they_are():
+    given = ((3, 2), "name", None, True, 2, 0.5, {"a": [1, 2]}, ["p", "q"], [jnp.ones(2), 1j], abs)
+    seen = []
+
+    def model(*settings, data):
+        seen.append(settings)
+        normal_model(data)
+
+    InverseProblem(model, *given, data=DATA)
+    assert all(a is b for a, b in zip(seen[0], given, strict=True))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        DATA * 1j,
+        jnp.asarray(DATA) * 1j,
+        [1j, 2j, 3j],
+        np.array(["a", "b", "c"]),
+        ["a", "b", "c"],
+        np.array([1.0, None, 2.0], object),
+        [[1.0, 2.0], [3.0]],
+        np.array(["2020-01-01"] * 3, "datetime64[D]"),
+        [0.1, None, 0.2],
+    ],
+    ids=["complex", "jax", "list", "text", "texts", "object", "ragged", "dates", "missing"],
+)
+def test_data_that_are_no_real_numbers_are_refused(data):
+    with pytest.raises(TypeError, match="must be (real|an array of real numbers)"):
+        InverseProblem(normal_model, data=data)

@@ -19,7 +19,9 @@ import numpy as np
 import xarray as xr
 from jax.typing import ArrayLike
 
+from ppl_memprior._failures import first_few, tell_count
 from ppl_memprior._files import complete_or_nothing
+from ppl_memprior._method_checks import methods_that_take
 from ppl_memprior._progress import map_in_batches
 from ppl_memprior.diagnostics import distinct_examples, nearest_examples
 from ppl_memprior.distributions import LowRankGaussianMixture, MemorizedPrior
@@ -82,6 +84,8 @@ def to_datatree(
         the number of the first example that is the same at the scale of the bandwidth) and
         `truth`. `nearest_example` counts examples that are the same as their representative.
         The attribute `bandwidth` of a latent bandwidth is its mean over the draws.
+        Draws at which the simulation fails have a `chi_square` that is not finite; the attribute
+        `num_failed_draws` counts them.
     """
     latents = {name: np.asarray(value) for name, value in draws.latents.items()}
     x = latents[problem.prior_name]
@@ -94,8 +98,13 @@ def to_datatree(
     index, ratio = nearest_examples(flat[problem.prior_name], problem.examples, same)
     stats: dict[str, Any] = dict(draws.sample_stats)
     stats["nearest_example"], stats["nearest_ratio"] = index, ratio
+    num_failed_draws = 0
     if "chi_square" in derived:
         stats["chi_square"] = derived.pop("chi_square")
+        failed = np.flatnonzero(~np.isfinite(stats["chi_square"]))
+        num_failed_draws = tell_count(
+            "the posterior", len(failed), len(stats["chi_square"]), "draws", first_few(failed)
+        )
 
     posterior = {**latents, **{n: v.reshape(*chains, *v.shape[1:]) for n, v in derived.items()}}
     shapes = {name: np.shape(value)[2:] for name, value in posterior.items()}
@@ -137,7 +146,9 @@ def to_datatree(
             "prior_site": problem.prior_name,
             "num_data": problem.num_data,
             "latent_sites": json.dumps(list(latents)),
+            "methods_that_apply": json.dumps(methods_that_take(problem)),
             "independent_draws": int(draws.independent),
+            "num_failed_draws": num_failed_draws,
             **bandwidth,
             **draws.attrs,
         }

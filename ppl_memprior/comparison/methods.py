@@ -138,6 +138,7 @@ def _closed_form(
         example_weights=weights,
         attrs={
             "log_evidence": float(posterior.log_evidence),
+            "num_failed": posterior.num_failed,
             "num_forward_evaluations": posterior.num_forward_evaluations,
             "num_gradient_evaluations": posterior.num_gradient_evaluations,
             **attrs,
@@ -173,16 +174,12 @@ def _draw_psis(problem: InverseProblem, key: jax.Array, settings: Settings, mean
             "importance_ess": ess,
             # drawing among the weighted draws adds its own variance to theirs
             "ess": 1 / (1 / ess + 1 / settings.num_samples),
+            "num_failed": linearized.num_failed + posterior.num_failed,
             "num_forward_evaluations": linearized.num_forward_evaluations
             + posterior.num_forward_evaluations,
             "num_gradient_evaluations": linearized.num_gradient_evaluations,
         },
     )
-
-
-def _check_psis(problem: InverseProblem) -> None:
-    inference.check_psis(problem)
-    inference.check_linearize(problem)
 
 
 def _chains(sampler: Callable[..., inference.ChainDraws]) -> Draw:
@@ -203,6 +200,7 @@ def _chains(sampler: Callable[..., inference.ChainDraws]) -> Draw:
             independent=False,
             sample_stats=result.sample_stats,
             attrs={
+                "num_failed": result.num_failed,
                 "num_forward_evaluations": result.num_forward_evaluations,
                 "num_gradient_evaluations": result.num_gradient_evaluations,
             },
@@ -233,6 +231,7 @@ def _draw_smc(problem: InverseProblem, key: jax.Array, settings: Settings, means
             "exchangeable_draws": 1,
             "log_evidence": result.log_evidence,
             "log_evidence_error": result.log_evidence_error,
+            "num_failed": result.num_failed,
             "num_forward_evaluations": result.num_forward_evaluations,
             "num_gradient_evaluations": result.num_gradient_evaluations,
         },
@@ -252,6 +251,7 @@ def _draw_dps(problem: InverseProblem, key: jax.Array, settings: Settings, means
         independent=True,
         sample_stats={"skipped_steps": result.skipped_steps[None]},
         attrs={
+            "num_failed": result.num_failed,
             "num_forward_evaluations": result.num_forward_evaluations,
             "num_gradient_evaluations": result.num_gradient_evaluations,
         },
@@ -261,7 +261,7 @@ def _draw_dps(problem: InverseProblem, key: jax.Array, settings: Settings, means
 METHODS: Mapping[str, Method] = {
     "lookup": Method(inference.check_lookup, _draw_lookup),
     "linearized": Method(inference.check_linearize, _draw_linearized),
-    "psis": Method(_check_psis, _draw_psis),
+    "psis": Method(inference.check_psis, _draw_psis),
     "mode-jump": Method(inference.check_mode_jump, _draw_mode_jump),
     "nuts": Method(inference.check_nuts, _chains(inference.nuts)),
     "smc": Method(inference.check_tempered_smc, _draw_smc),

@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ppl_memprior._failures import tell_failures
 from ppl_memprior._progress import map_in_batches
-from ppl_memprior.inference import check_finite_examples
 from ppl_memprior.problem import InverseProblem
 
 
@@ -40,10 +40,12 @@ class GuidanceScale(NamedTuple):
     Attributes:
         model: root-mean-square distance of the examples from their mean.
         data: root-mean-square distance of their whitened predictions from their mean.
+        num_failed: examples at which the simulation failed, which are left out of `data`.
     """
 
     model: jax.Array
     data: jax.Array
+    num_failed: int
 
 
 def dps_guidance(problem: InverseProblem, x: jax.Array, sigma: jax.Array) -> Guidance:
@@ -66,7 +68,11 @@ def dps_guidance(problem: InverseProblem, x: jax.Array, sigma: jax.Array) -> Gui
 
 
 def guidance_scale(problem: InverseProblem, *, progress: bool = False) -> GuidanceScale:
-    """Measure the spread of the examples and of their predictions, by N forward solves."""
+    """Measure the spread of the examples and of their predictions, by N forward solves.
+
+    Raises:
+        ValueError: the simulation fails at all examples.
+    """
     residuals = map_in_batches(
         problem.residual,
         problem.examples,
@@ -74,8 +80,11 @@ def guidance_scale(problem: InverseProblem, *, progress: bool = False) -> Guidan
         description="dps: forward solves",
         progress=progress,
     )
-    check_finite_examples("the forward operator", ~np.isfinite(residuals).all(axis=1))
-    return GuidanceScale(_spread(problem.examples), _spread(jnp.asarray(residuals)))
+    failed = ~np.isfinite(residuals).all(axis=1)
+    consequence = "and they have no part in the length of the steps"
+    num_failed = tell_failures("dps", failed, "examples", consequence)
+    data = _spread(jnp.asarray(residuals[~failed]))
+    return GuidanceScale(_spread(problem.examples), data, num_failed)
 
 
 def _spread(points: jax.Array) -> jax.Array:

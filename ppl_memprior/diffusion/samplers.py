@@ -12,11 +12,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ppl_memprior._failures import require_some, tell_count
+from ppl_memprior._method_checks import method_check
 from ppl_memprior._progress import scan_with_progress
 from ppl_memprior.diffusion.guidance import dps_guidance, guidance_scale
 from ppl_memprior.diffusion.noise import levels_for
 from ppl_memprior.distributions import DiffusionMixturePrior, LowRankGaussianMixture
-from ppl_memprior.problem import InverseProblem, require_problem
+from ppl_memprior.problem import InverseProblem
 
 
 class DpsResult(NamedTuple):
@@ -27,12 +29,14 @@ class DpsResult(NamedTuple):
         residual_norm: norm of the whitened residual of each draw's last denoised model.
         skipped_steps: steps of each draw at which the data's gradient was not finite and left
             out, shape (num_samples,).
+        num_failed: simulations that failed, at examples and at the skipped steps.
         num_forward_evaluations, num_gradient_evaluations: made in total.
     """
 
     draws: np.ndarray
     residual_norm: np.ndarray
     skipped_steps: np.ndarray
+    num_failed: int
     num_forward_evaluations: int
     num_gradient_evaluations: int
 
@@ -68,8 +72,8 @@ def dps(
         `DpsResult`. The draws approximate the posterior; how well, only a comparison says.
 
     Raises:
-        ValueError: extra latent sites, noise that is not Gaussian, or a prior without a denoiser
-            (`LowRankGaussianMixture`).
+        ValueError: extra latent sites, noise that is not Gaussian, a prior without a denoiser
+            (`LowRankGaussianMixture`), or a simulation that fails at all examples or steps.
 
     Source: Chung et al. (2023), algorithm 1, in variance-exploding form.
     """
@@ -111,22 +115,27 @@ def dps(
     (draws, _), (norms, skipped) = scan_with_progress(
         step, (start, chain_key), pairs, description="dps: noise levels", progress=progress
     )
+    num_skipped = int(skipped.sum())
+    require_some("dps", num_skipped, skipped.size, "steps")
+    consequence = "and these steps go without the data"
+    tell_count("dps", num_skipped, skipped.size, "steps", consequence=consequence)
     return DpsResult(
         draws=np.asarray(draws),
         residual_norm=norms[-1],
         skipped_steps=skipped.sum(axis=0),
+        num_failed=scale.num_failed + num_skipped,
         num_forward_evaluations=problem.num_examples + num_samples * num_steps,
         num_gradient_evaluations=num_samples * num_steps,
     )
 
 
+@method_check("dps")
 def check_dps(problem: InverseProblem) -> None:
     """Raise a `ValueError` for a problem that `dps` cannot take."""
-    require_problem(problem, "dps")
     if isinstance(problem.prior, LowRankGaussianMixture):
         raise ValueError(
             "dps needs a prior with a denoiser, a MemorizedPrior or a DiffusionMixturePrior; a "
-            "LowRankGaussianMixture has none. Take linearize(problem) or nuts"
+            "LowRankGaussianMixture has none"
         )
     problem.require_no_extra_latents("dps")
     problem.require_residual("dps")

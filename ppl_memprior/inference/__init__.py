@@ -5,16 +5,12 @@ from ppl_memprior.inference.chains import ChainDraws
 from ppl_memprior.inference.evidence import EvidenceCurve, evidence
 from ppl_memprior.inference.gibbs import ExampleGibbs, check_gibbs, gibbs
 from ppl_memprior.inference.importance import PsisPosterior, check_psis, psis
-from ppl_memprior.inference.jump_chains import check_mode_jump, mode_jump
+from ppl_memprior.inference.jump_chains import mode_jump
+from ppl_memprior.inference.jump_checks import check_mode_jump
 from ppl_memprior.inference.jump_proposal import JumpProposal, default_proposal
 from ppl_memprior.inference.linearize import check_linearize, linearize
 from ppl_memprior.inference.linearized_posterior import ComponentReport, LinearizedPosterior
-from ppl_memprior.inference.lookup import (
-    LookupPosterior,
-    check_finite_examples,
-    check_lookup,
-    lookup,
-)
+from ppl_memprior.inference.lookup import LookupPosterior, check_lookup, lookup
 from ppl_memprior.inference.mode_jump import ModeJump, ModeJumpState
 from ppl_memprior.inference.nuts import check_nuts, nuts
 from ppl_memprior.inference.tempered_smc import SmcResult, check_tempered_smc, tempered_smc
@@ -32,7 +28,6 @@ __all__ = [
     "PsisPosterior",
     "SmcResult",
     "check_executor",
-    "check_finite_examples",
     "check_gibbs",
     "check_linearize",
     "check_lookup",

@@ -65,8 +65,8 @@ def map_examples(
     """Do a task at the examples named, in batches.
 
     May be called several times with one store and task: what is stored is found by the index of
-    its example, whatever the batches were. A batch with a NaN in a result is not kept, so that
-    what failed is tried again.
+    its example, whatever the batches were. What is NaN is a result like another (a simulation that
+    failed fails again) and is kept: another forward operator is another problem.
 
     Args:
         problem: the inverse problem.
@@ -110,7 +110,7 @@ def map_examples(
         def finish(batch: np.ndarray, records: list[Record]) -> None:
             _check_records(task, records, size)
             records = records[: len(batch)]  # without those of the filled up places
-            if kept is not None and not _has_nan(records):
+            if kept is not None:
                 kept.add(batch.tolist(), records)
             finished.update(zip(batch.tolist(), records, strict=True))
             bar.update(len(batch))
@@ -165,11 +165,6 @@ def _check_records(task: ExampleTask, records: list[Record], size: int) -> None:
     if not isinstance(records, list) or len(records) != size:
         found = f"{len(records)}" if isinstance(records, list) else type(records).__name__
         raise TypeError(f"{task.name} must return a list of {size} dicts, got {found}")
-
-
-def _has_nan(records: list[Record]) -> bool:
-    values = [np.asarray(value) for record in records for value in record.values()]
-    return any(np.isnan(v).any() for v in values if np.issubdtype(v.dtype, np.inexact))
 
 
 def _checked_indices(indices: np.ndarray, num_examples: int, batch_size: int) -> list[int]:

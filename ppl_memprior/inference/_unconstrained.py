@@ -7,7 +7,7 @@ of the constraining map in it; the likelihood is the problem's own.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -65,21 +65,3 @@ def unconstrained(problem: InverseProblem) -> Unconstrained:
         log_likelihood=log_likelihood,
         latents=latents,
     )
-
-
-def require_continuous(problem: InverseProblem, names: tuple[str, ...], method: str) -> None:
-    """Raise a `ValueError` naming the sites among `names` whose values are discrete."""
-    trace: dict[str, Any] = {}
-
-    def read() -> None:
-        seeded = handlers.trace(handlers.seed(problem.model, rng_seed=0))
-        trace.update(seeded.get_trace(*problem.args, **problem.kwargs))
-
-    jax.eval_shape(read)
-    discrete = [name for name in names if trace[name]["fn"].support.is_discrete]
-    if discrete:
-        listed = ", ".join(map(repr, discrete))
-        raise ValueError(
-            f"{method} moves continuous latent sites, and {listed} of this model is discrete; "
-            "condition on it with numpyro.handlers.condition, or sum it out of the model"
-        )

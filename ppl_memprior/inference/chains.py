@@ -25,6 +25,9 @@ class ChainDraws(NamedTuple):
     Attributes:
         latents: each latent site's draws, shape (chains, draws, *event_shape).
         sample_stats: statistics of the kernel, each of shape (chains, draws).
+        num_failed: simulations that failed where the method sees each: at the jumps and the
+            proposal's components of `mode_jump`, at the examples in `gibbs`. Within a trajectory
+            of NUTS a failed simulation ends it, and counts as a divergence.
         num_forward_evaluations: of the forward operator, by all chains, warmup and whatever the
             kernel needed beforehand included.
         num_gradient_evaluations: the same for its gradient.
@@ -32,6 +35,7 @@ class ChainDraws(NamedTuple):
 
     latents: dict[str, np.ndarray]
     sample_stats: dict[str, np.ndarray]
+    num_failed: int
     num_forward_evaluations: int
     num_gradient_evaluations: int
 
@@ -91,4 +95,4 @@ def run_chains(
     stats = {name: np.asarray(kept[name]) for name in statistics}
     wanted = (problem.prior_name, *problem.extra_latents)
     count = warmup_evaluations + int(np.sum(stats[evaluations]))
-    return ChainDraws({name: np.asarray(draws[name]) for name in wanted}, stats, count, count)
+    return ChainDraws({name: np.asarray(draws[name]) for name in wanted}, stats, 0, count, count)

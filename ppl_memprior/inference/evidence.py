@@ -17,10 +17,12 @@ import numpy as np
 from jax.typing import ArrayLike
 from numpy.typing import NDArray
 
+from ppl_memprior._arrays import real_array
+from ppl_memprior._failures import tell_failures
 from ppl_memprior.distributions import DiffusionMixturePrior
 from ppl_memprior.inference._gaussian_update import Spectrum, gaussian_update
 from ppl_memprior.inference._map_examples import Record
-from ppl_memprior.inference.importance import psis
+from ppl_memprior.inference.importance import weighted
 from ppl_memprior.inference.linearize import (
     check_linearize,
     linearize,
@@ -40,14 +42,18 @@ class EvidenceCurve:
         log_evidence: log p(data | sigma).
         log_evidence_error: its standard error in nats, where it was corrected, or None.
         khat: the Pareto shape of each correction, or None; see `PsisPosterior`.
-        num_forward_evaluations, num_gradient_evaluations: of the forward operator, for the whole
-            curve.
+        num_failed: examples and draws at which the simulation failed; the likelihood is zero
+            there, see `linearize` and `psis`.
+        num_forward_evaluations, num_gradient_evaluations: of the forward operator.
+
+    The last three are those of the whole curve.
     """
 
     sigma: NDArray[np.float64]
     log_evidence: NDArray[np.float64]
     log_evidence_error: NDArray[np.float64] | None
     khat: NDArray[np.float64] | None
+    num_failed: int
     num_forward_evaluations: int
     num_gradient_evaluations: int
 
@@ -96,46 +102,55 @@ def evidence(
     if not isinstance(prior, DiffusionMixturePrior):
         raise ValueError(
             f"evidence varies the bandwidth of a DiffusionMixturePrior; a {type(prior).__name__} "
-            "has none to vary (its evidence is that of lookup(problem) or linearize(problem))"
+            "has none to vary: give the model a DiffusionMixturePrior(examples, sigma)"
         )
     check_linearize(problem)
     grid = _checked_grid(sigma)
     size = problem_size(problem)
     shared: dict[int, Record] = {}
+    unusable: list[Record] = []
     if size.fits() and size.small and iterations == 0:
         widest = problem.with_prior(_with_bandwidth(prior, grid.max()))
-        shared = linearize_all(widest, 0, None, None, progress)
+        shared, unusable = linearize_all(widest, 0, None, None, progress)
     counts = np.zeros(2, int)
-    for record in shared.values():
+    num_failed = len(unusable)
+    for record in (*shared.values(), *unusable):
         counts += (record["forward_evaluations"], record["gradient_evaluations"])
-    log_evidence, errors, shapes = [], [], []
+    log_evidence, errors, shapes, failed = [], [], [], []
     for i, bandwidth in enumerate(grid):
         narrowed = problem.with_prior(_with_bandwidth(prior, bandwidth))
         if shared:
             linearized = _at_bandwidth(narrowed, shared, bandwidth / grid.max())
         else:
             linearized = linearize(narrowed, iterations=iterations, progress=progress)
+            num_failed += linearized.num_failed
         counts += (linearized.num_forward_evaluations, linearized.num_gradient_evaluations)
         if rng_key is None:
             log_evidence.append(float(linearized.log_evidence))
             continue
         key = jax.random.fold_in(rng_key, i)
-        corrected = psis(narrowed, linearized, key, num_draws=num_draws, progress=progress)
+        corrected, lost = weighted(
+            narrowed, linearized, key, num_draws=num_draws, progress=progress
+        )
+        failed.append(lost)
         log_evidence.append(float(corrected.log_evidence))
         errors.append(float(corrected.log_evidence_error))
         shapes.append(float(corrected.khat))
         counts[0] += corrected.num_forward_evaluations
+    if failed:
+        num_failed += tell_failures("evidence", np.concatenate(failed), "draws")
     return EvidenceCurve(
         grid,
         np.asarray(log_evidence),
         np.asarray(errors) if errors else None,
         np.asarray(shapes) if shapes else None,
+        num_failed,
         *counts.tolist(),
     )
 
 
 def _checked_grid(sigma: ArrayLike) -> NDArray[np.float64]:
-    grid = np.asarray(sigma, dtype=float)
+    grid = np.asarray(real_array("sigma", sigma), dtype=float)
     if grid.ndim != 1 or grid.size == 0:
         raise ValueError(
             f"sigma is a grid of bandwidths, shape (K,) with K > 0; got shape {grid.shape}"
@@ -160,7 +175,7 @@ def _at_bandwidth(
 
     The whitened Jacobian is proportional to the bandwidth: its singular vectors stay the same.
     """
-    means = np.asarray(problem.prior.component_means).reshape(len(records), -1)
+    means = np.asarray(problem.prior.component_means).reshape(problem.num_examples, -1)
     sigma = means.dtype.type(problem.prior.sigma)
 
     def rescaled(n: int, record: Record) -> Record:
@@ -177,4 +192,6 @@ def _at_bandwidth(
             "gradient_evaluations": np.asarray(0),
         }
 
-    return assembled(problem, {n: rescaled(n, each) for n, each in records.items()}, [], 0.0)
+    rescaled_records = {n: rescaled(n, each) for n, each in records.items()}
+    num_failed = problem.num_examples - len(records)
+    return assembled(problem, rescaled_records, [], 0.0, num_failed=num_failed)

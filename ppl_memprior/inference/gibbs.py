@@ -20,11 +20,18 @@ from numpyro.infer.mcmc import MCMCKernel
 from numpyro.infer.util import compute_log_probs
 from numpyro.util import identity, is_prng_key
 
+from ppl_memprior._failures import (
+    first_few,
+    has_failed,
+    require_some,
+    tell_count,
+    zero_where_failed,
+)
+from ppl_memprior._method_checks import method_check, require_continuous
 from ppl_memprior._progress import BATCH_ELEMENTS, BATCH_ITEMS
 from ppl_memprior.distributions import MemorizedPrior
-from ppl_memprior.inference._unconstrained import require_continuous
 from ppl_memprior.inference.chains import ChainDraws, nuts_kernel, run_chains
-from ppl_memprior.problem import InverseProblem, require_problem
+from ppl_memprior.problem import InverseProblem
 
 # the inner kernel's fields in the state of `ExampleGibbs`, and what they are called among the draws
 _STATS = {
@@ -32,11 +39,14 @@ _STATS = {
     for name in ("num_steps", "diverging", "accept_prob", "energy", "potential_energy")
 }
 _NUM_STEPS = "block_states.1.num_steps"
+_FAILED, _FIRST_FAILED = "block_states.0.num_failed", "block_states.0.first_failed"
 
 
 class _ExampleState(NamedTuple):
     z: dict[str, jax.Array]  # the prior's site, an example
     example: jax.Array  # its number; -1 before the first update
+    num_failed: jax.Array  # examples at which the simulation failed in the update
+    first_failed: jax.Array  # the first of them, or -1
     rng_key: jax.Array
 
 
@@ -57,7 +67,8 @@ class _ExampleBlock(MCMCKernel):
         model_kwargs: dict[str, Any],
     ) -> _ExampleState:
         value = {name: jnp.asarray(x) for name, x in init_params.items()}
-        return _ExampleState(value, jnp.asarray(-1, jnp.int32), rng_key)
+        none = jnp.asarray(-1, jnp.int32)
+        return _ExampleState(value, none, jnp.asarray(0, jnp.int32), none, rng_key)
 
     def sample(
         self, state: _ExampleState, model_args: tuple[Any, ...], model_kwargs: dict[str, Any]
@@ -66,8 +77,12 @@ class _ExampleBlock(MCMCKernel):
         rng_key, draw_key = jax.random.split(state.rng_key)
         model = handlers.seed(self.model, rng_seed=0)
         log_joint, examples = _log_joint(model, site, state.z[site], model_args, model_kwargs)
+        failed = has_failed(log_joint)
+        log_joint = zero_where_failed(log_joint)
         example = jax.random.categorical(draw_key, log_joint).astype(jnp.int32)
-        return _ExampleState({site: examples[example]}, example, rng_key)
+        count = jnp.sum(failed, dtype=jnp.int32)
+        first = jnp.where(count > 0, jnp.argmax(failed), -1).astype(jnp.int32)
+        return _ExampleState({site: examples[example]}, example, count, first, rng_key)
 
     def refresh(self, state: Any, model_args: Any, model_kwargs: Any) -> Any:
         return state  # holds nothing that depends on the other latents
@@ -91,7 +106,7 @@ class ExampleGibbs(Gibbs):
     by evaluating the model at all N examples (in batches that bound the memory), then moves the
     other latents :math:`\theta` by `inner_kernel`. Weights that depend on other latents, and
     latents whose prior depends on the example, are taken into account. An example at which the
-    model is not finite has no weight.
+    simulation fails has no weight; the extra field `block_states.0.num_failed` counts them.
 
     Use it as any kernel of `numpyro.infer.MCMC`, with `chain_method` "sequential", "parallel" or
     "vectorized"; the prior's site is then always one of the examples. Its number is the extra
@@ -167,31 +182,38 @@ def gibbs(
         num_samples=num_samples,
         num_warmup=num_warmup,
         num_chains=num_chains,
-        statistics=tuple(_STATS),
+        statistics=(*_STATS, _FAILED, _FIRST_FAILED),
         evaluations=_NUM_STEPS,
         progress=progress,
     )
     updates = num_chains * (num_warmup + num_samples)
+    failed = int(chains.sample_stats[_FAILED].sum())
+    first = np.unique(chains.sample_stats[_FIRST_FAILED])
+    total = num_chains * num_samples * problem.num_examples
+    things = "times an example was tried"
+    require_some("gibbs", failed, total, things)
+    tell_count("gibbs", failed, total, things, f"{first_few(first[first >= 0])} among them")
     return chains._replace(
+        num_failed=failed,
         sample_stats={name: chains.sample_stats[path] for path, name in _STATS.items()},
         num_forward_evaluations=updates * problem.num_examples + chains.num_forward_evaluations,
     )
 
 
+@method_check("gibbs")
 def check_gibbs(problem: InverseProblem) -> None:
     """Raise a `ValueError` for a problem that `gibbs` cannot take."""
-    require_problem(problem, "gibbs")
     if not isinstance(problem.prior, MemorizedPrior):
         raise ValueError(
-            "gibbs needs a MemorizedPrior, whose examples it draws among; for a "
-            "DiffusionMixturePrior use nuts or smc"
+            "gibbs needs a MemorizedPrior, whose examples it draws among; this one is a "
+            f"{type(problem.prior).__name__}"
         )
     if not problem.extra_latents:
         raise ValueError(
-            f"the model has no latent site besides {problem.prior_name!r}, so there is nothing to "
-            "alternate with: its exact posterior is lookup(problem)"
+            f"gibbs alternates between {problem.prior_name!r} and other latent sites, and the "
+            "model has no others"
         )
-    require_continuous(problem, problem.extra_latents, "gibbs")
+    require_continuous(problem, "gibbs")
 
 
 def _memorized(trace: dict[str, Any]) -> list[str]:
@@ -220,7 +242,8 @@ def _log_joint(
 ) -> tuple[jax.Array, jax.Array]:
     """log pi_n + log p(data, other latents | x_n), shape (N,), and the examples themselves.
 
-    `value`, the site's present one, only leads to the prior, which may depend on other latents.
+    NaN or plus infinity where the simulation failed. `value`, the present one of the site, only
+    leads to the prior, which may depend on other latents.
     """
     _, trace = compute_log_probs(model, model_args, model_kwargs, {site: value})
     prior = trace[site]["fn"]
@@ -234,5 +257,4 @@ def _log_joint(
 
     examples = prior.enumerate_support(expand=False)
     batch = max(1, min(BATCH_ITEMS, BATCH_ELEMENTS // elements, len(examples)))
-    log_joint = prior.log_weights + jax.lax.map(given, examples, batch_size=batch)
-    return jnp.where(jnp.isnan(log_joint), -jnp.inf, log_joint), examples
+    return prior.log_weights + jax.lax.map(given, examples, batch_size=batch), examples

@@ -22,9 +22,12 @@ from numpyro.distributions import Distribution, constraints
 from scipy.special import logsumexp
 
 from ppl_memprior._arviz import az
+from ppl_memprior._failures import has_failed, tell_failures, zero_where_failed
+from ppl_memprior._method_checks import advising, method_check, require_density
 from ppl_memprior._progress import map_in_batches
 from ppl_memprior.distributions import MemorizedPrior
-from ppl_memprior.problem import InverseProblem, require_problem
+from ppl_memprior.inference.linearize import require_linearizable
+from ppl_memprior.problem import InverseProblem
 
 SMALLEST_NUM_DRAWS = 25  # a fifth of them is the tail, and a fit wants five values
 FLAT_TAIL = 8  # units in the last place of the densities: a shorter tail is rounding error
@@ -55,12 +58,15 @@ class PsisPosterior(MemorizedPrior):
             the largest weights are equal up to rounding, infinity where too few are positive to
             fit any (scalar).
         effective_sample_size: 1 / sum of the squared weights (scalar).
+        num_failed: draws at which the simulation failed; their weight is zero.
         num_forward_evaluations: forward solves made, one a draw.
         num_gradient_evaluations: none.
     """
 
     pytree_data_fields = ("log_evidence", "log_evidence_error", "khat", "effective_sample_size")
-    pytree_aux_fields = ("num_forward_evaluations", "num_gradient_evaluations")
+    pytree_aux_fields = ("num_failed", "num_forward_evaluations", "num_gradient_evaluations")
+
+    num_failed = 0
 
     def __init__(
         self,
@@ -109,7 +115,9 @@ def psis(
 
     The draws come from the mixture q of the proposal and of the prior in fixed numbers, and all
     are weighted by p(x) p(data | x) / q(x) (deterministic-mixture weighting: Owen & Zhou, "Safe
-    and effective importance sampling", 2000).
+    and effective importance sampling", 2000). A draw at which the simulation fails (a
+    log-likelihood that is NaN or plus infinity) has no weight: the likelihood is zero there, and
+    the evidence stays unbiased. A warning says how many there were.
 
     Args:
         problem: an inverse problem whose prior has a density, without extra latent sites; any
@@ -126,11 +134,33 @@ def psis(
 
     Raises:
         ValueError: a `MemorizedPrior`, extra latent sites; a proposal of another event shape,
-            with a batch shape, or without a density on all of R^event; a log-density that is
-            NaN or plus infinity at a draw (how many); a likelihood that is zero at all of them.
+            with a batch shape, or without a density on all of R^event; a density of proposal or
+            prior that is NaN or infinite at a draw (how many); a likelihood that is zero at all.
         TypeError: a proposal that is not a NumPyro distribution.
     """
-    check_psis(problem)
+    posterior, failed = weighted(
+        problem,
+        proposal,
+        rng_key,
+        num_draws=num_draws,
+        defensive_share=defensive_share,
+        progress=progress,
+    )
+    tell_failures("psis", failed, "draws")
+    return posterior
+
+
+def weighted(
+    problem: InverseProblem,
+    proposal: Distribution,
+    rng_key: jax.Array,
+    *,
+    num_draws: int,
+    defensive_share: float = 0.1,
+    progress: bool = False,
+) -> tuple[PsisPosterior, NDArray[np.bool_]]:
+    """`psis`, and at which of its draws the simulation failed, which is left to be told."""
+    _check_correctable(problem)
     _check_proposal(problem, proposal)
     counts = _counts(num_draws, defensive_share)
     parts = (proposal, problem.prior)
@@ -149,29 +179,44 @@ def psis(
     )
     _check_log_density("the prior's log-density", found.prior)
     _check_log_density("the proposal's log-density", found.proposal)
-    _check_log_density("the log-likelihood", found.likelihood)
+    failed = has_failed(found.likelihood)
+    found = found._replace(likelihood=zero_where_failed(found.likelihood))
     if not np.isfinite(found.likelihood).any():
+        lost = f" (the simulation failed at {failed.sum()} of them)" if failed.any() else ""
         raise ValueError(
-            f"the likelihood is zero at all {num_draws} draws: the proposal and the prior miss "
-            "what explains the data; check the data and the noise, or take another proposal"
+            f"the likelihood is zero at all {num_draws} draws{lost}: the proposal and the prior "
+            "miss what explains the data; check the data, the noise and the forward operator, or "
+            "take another proposal"
         )
     log_q = _log_mixture(found, counts)
     log_ratios = found.prior.astype(float) + found.likelihood.astype(float) - log_q
     largest = np.argmax(log_ratios)
     densities = (found.prior, found.likelihood, log_q.astype(found.proposal.dtype))
     resolution = FLAT_TAIL * max(float(np.spacing(np.abs(part[largest]))) for part in densities)
-    return PsisPosterior(draws, log_ratios, counts, resolution)
+    posterior = PsisPosterior(draws, log_ratios, counts, resolution)
+    posterior.num_failed = int(failed.sum())
+    return posterior, failed
 
 
+@method_check("psis")
 def check_psis(problem: InverseProblem) -> None:
-    """Raise a `ValueError` for a problem that `psis` cannot take."""
-    require_problem(problem, "psis")
-    if isinstance(problem.prior, MemorizedPrior):
+    """Raise a `ValueError` for a problem that `psis` cannot correct `linearize(problem)` of."""
+    _require_correctable(problem)
+    try:
+        require_linearizable(problem)
+    except ValueError as refusal:
         raise ValueError(
-            "psis needs a prior with a density; a MemorizedPrior has none. Its exact posterior "
-            "is lookup(problem); for a density use DiffusionMixturePrior(examples, sigma)"
-        )
+            f"psis corrects linearize(problem), unless you call psis(problem, proposal, key) with "
+            f"a proposal of your own; {refusal}"
+        ) from None
+
+
+def _require_correctable(problem: InverseProblem) -> None:
+    require_density(problem, "psis")
     problem.require_no_extra_latents("psis")
+
+
+_check_correctable = advising("psis")(_require_correctable)
 
 
 def _check_proposal(problem: InverseProblem, proposal: Distribution) -> None:
@@ -221,9 +266,8 @@ def _check_log_density(what: str, values: NDArray[np.floating]) -> None:
     bad = int(np.sum(np.isnan(values) | np.isposinf(values)))
     if bad:
         raise ValueError(
-            f"{what} is NaN or infinite at {bad} of {len(values)} draws: check the forward "
-            "operator against its limits (positivity, largest velocity, time step), or use a "
-            "proposal and a bandwidth that stay within them"
+            f"{what} is NaN or infinite at {bad} of {len(values)} draws: use a distribution "
+            "whose density is finite at its own draws and at those of the prior"
         )
 
 

@@ -7,11 +7,12 @@ from concurrent.futures import Executor
 
 import jax
 
+from ppl_memprior._failures import tell_count
 from ppl_memprior.inference.chains import ChainDraws, nuts_kernel, run_chains
-from ppl_memprior.inference.jump_checks import check_jump_prior
+from ppl_memprior.inference.jump_checks import check_mode_jump
 from ppl_memprior.inference.jump_proposal import default_proposal
 from ppl_memprior.inference.mode_jump import ModeJump
-from ppl_memprior.problem import InverseProblem, require_problem
+from ppl_memprior.problem import InverseProblem
 
 _STATS = (
     "num_forward_evaluations",
@@ -23,6 +24,7 @@ _STATS = (
     "jump_accepted",
     "jump_accept_prob",
     "component",
+    "num_failed",
 )
 
 
@@ -54,8 +56,8 @@ def mode_jump(
         progress: show bars, on stderr.
 
     Raises:
-        ValueError: a `MemorizedPrior`, which has no density; non-finite forward output or
-            Jacobian at training examples (which).
+        ValueError: a `MemorizedPrior`, which has no density; discrete latent sites; a simulation
+            that fails at all training examples.
     """
     check_mode_jump(problem)
     proposal = default_proposal(problem, executor=executor, store=store, progress=progress)
@@ -71,12 +73,12 @@ def mode_jump(
         evaluations="num_forward_evaluations",
         progress=progress,
     )
+    failed = int(chains.sample_stats["num_failed"].sum())
+    tell_count("mode-jump", failed, chains.sample_stats["num_failed"].size, "jumps")
     forwards = chains.num_forward_evaluations + proposal.num_forward_evaluations
     gradients = chains.num_gradient_evaluations + proposal.num_gradient_evaluations
-    return chains._replace(num_forward_evaluations=forwards, num_gradient_evaluations=gradients)
-
-
-def check_mode_jump(problem: InverseProblem) -> None:
-    """Raise a `ValueError` for a problem that `mode_jump` cannot take."""
-    require_problem(problem, "mode_jump")
-    check_jump_prior(problem)
+    return chains._replace(
+        num_failed=failed + proposal.num_failed,
+        num_forward_evaluations=forwards,
+        num_gradient_evaluations=gradients,
+    )

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from numpyro.distributions import Delta, Distribution, constraints
 from numpyro.infer.mcmc import MCMCKernel
 
-from ppl_memprior.distributions import MemorizedPrior
+from ppl_memprior._method_checks import method_check, require_continuous, require_density
 from ppl_memprior.problem import InverseProblem
 
 # What a jump changes in the state of a gradient kernel.
@@ -58,14 +58,11 @@ def check_inner_state(state: Any) -> None:
         )
 
 
-def check_jump_prior(problem: InverseProblem) -> None:
-    """Raise a `ValueError` for a prior between whose modes no chain can jump."""
-    if isinstance(problem.prior, MemorizedPrior):
-        raise ValueError(
-            "ModeJump needs a prior with a density; a MemorizedPrior has none. Its exact posterior "
-            "is lookup(problem), or a Gibbs sampler over the index of the example where there are "
-            "further latent sites; for a density use DiffusionMixturePrior(examples, sigma)"
-        )
+@method_check("mode-jump")
+def check_mode_jump(problem: InverseProblem) -> None:
+    """Raise a `ValueError` for a problem that `mode_jump` and `ModeJump` cannot take."""
+    require_density(problem, "mode-jump")
+    require_continuous(problem, "mode-jump")
 
 
 def check_proposal(proposal: Distribution) -> None:

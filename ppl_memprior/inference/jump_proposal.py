@@ -36,10 +36,12 @@ class JumpProposal(NamedTuple):
 
     Attributes:
         distribution: over the prior's site.
+        num_failed: examples at which the simulation failed; none is proposed from there.
         num_forward_evaluations, num_gradient_evaluations: made to find it.
     """
 
     distribution: Distribution
+    num_failed: int
     num_forward_evaluations: int
     num_gradient_evaluations: int
 
@@ -66,10 +68,11 @@ def default_proposal(
         progress: show a bar over the examples, on stderr.
 
     Raises:
-        ValueError: non-finite forward output or Jacobian at examples (which); a store of another
-            problem.
+        ValueError: a simulation that fails at all examples; a store of another problem.
     """
     conditioned = at_prior_medians(problem)
+    if not conditioned.num_data:
+        return JumpProposal(conditioned.prior, 0, 0, 0)  # which is the posterior
     if conditioned.has_residual:
         posterior = linearize(
             conditioned,
@@ -79,7 +82,10 @@ def default_proposal(
             progress=progress,
         )
         return JumpProposal(
-            posterior, posterior.num_forward_evaluations, posterior.num_gradient_evaluations
+            posterior,
+            posterior.num_failed,
+            posterior.num_forward_evaluations,
+            posterior.num_gradient_evaluations,
         )
     sites = "; ".join(f"{name!r} {why}" for name, why in conditioned.non_gaussian.items())
     warnings.warn(
@@ -91,6 +97,7 @@ def default_proposal(
     weighted = lookup(conditioned, executor=executor, store=store, progress=progress)
     return JumpProposal(
         _reweighted(conditioned.prior, weighted.log_weights),
+        weighted.num_failed,
         weighted.num_forward_evaluations,
         weighted.num_gradient_evaluations,
     )
@@ -120,12 +127,15 @@ def at_prior_medians(problem: InverseProblem) -> InverseProblem:
         wanted = site["name"] in problem.extra_latents
         return init_to_median(site, num_samples=_MEDIAN_DRAWS) if wanted else None
 
-    seeded = handlers.seed(problem.model, rng_seed=0)
-    at_example = handlers.substitute(seeded, data={problem.prior_name: problem.examples[0]})
-    trace = handlers.trace(handlers.substitute(at_example, substitute_fn=medians)).get_trace(
-        *problem.args, **problem.kwargs
-    )
-    values = {name: trace[name]["value"] for name in problem.extra_latents}
+    @jax.jit  # which leaves out the forward solve, whose result is not used
+    def values_at(example: jax.Array) -> dict[str, jax.Array]:
+        seeded = handlers.seed(problem.model, rng_seed=0)
+        at_example = handlers.substitute(seeded, data={problem.prior_name: example})
+        model = handlers.trace(handlers.substitute(at_example, substitute_fn=medians))
+        trace = model.get_trace(*problem.args, **problem.kwargs)
+        return {name: trace[name]["value"] for name in problem.extra_latents}
+
+    values = values_at(problem.examples[0])
     return InverseProblem(
         handlers.condition(problem.model, data=values), *problem.args, **problem.kwargs
     )

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
 from concurrent.futures import Executor
 from functools import partial
 from typing import Any, NamedTuple
@@ -20,14 +19,14 @@ import jax
 import numpy as np
 from numpy.typing import NDArray
 
+from ppl_memprior._failures import tell_failures
+from ppl_memprior._method_checks import method_check, require_density
 from ppl_memprior._progress import BATCH_ITEMS
-from ppl_memprior.distributions import MemorizedPrior
 from ppl_memprior.inference._importance import in_order_of_importance
 from ppl_memprior.inference._linearize_tasks import BLOCK, BoundTask, DenseTask, LowRankTask
 from ppl_memprior.inference._map_examples import Record, examples_in_batch, map_examples
 from ppl_memprior.inference.linearized_posterior import LinearizedPosterior, assembled
-from ppl_memprior.inference.lookup import check_finite_examples
-from ppl_memprior.problem import InverseProblem, require_problem
+from ppl_memprior.problem import InverseProblem
 
 # A Jacobian is formed if it has at most so many elements (32 MiB in float32) and its shorter side,
 # the number of products and the size of its singular value decomposition, is at most so long.
@@ -68,6 +67,11 @@ def linearize(
     bound leaves out may matter: where Jacobians are formed all are iterated, elsewhere use
     `neglect=0` if all are wanted, or `psis` to see what is missing.
 
+    Where the forward output or the Jacobian at an example is not finite, the simulation has
+    failed: the component is left out, a warning says so, and neither the posterior nor its
+    evidence has what lies around that example. `psis` finds it again, by the prior's share of its
+    draws.
+
     Args:
         problem: an inverse problem with a `DiffusionMixturePrior` or a `LowRankGaussianMixture`
             (an earlier posterior, say), Gaussian noise and no extra latent sites.
@@ -92,8 +96,8 @@ def linearize(
 
     Raises:
         ValueError: a `MemorizedPrior` (it has no bandwidth), noise that is not Gaussian, extra
-            latent sites, no data, a setting out of range, non-finite forward output or Jacobian
-            (which examples); a store of another problem or other settings.
+            latent sites, no data, a setting out of range, a simulation that fails at all
+            examples; a store of another problem or other settings.
         RuntimeError: a component failed in a worker (which example).
     """
     check_linearize(problem)
@@ -102,8 +106,8 @@ def linearize(
     dense = size.fits(max_rank)
     # a bound is proven for components that are not iterated
     if dense and (size.small or iterations or not neglect):
-        results = linearize_all(problem, iterations, executor, store, progress)
-        return assembled(problem, results, [], 0.0)
+        results, also = linearize_all(problem, iterations, executor, store, progress)
+        return assembled(problem, results, [], 0.0, also, size.num - len(results))
 
     task: DenseTask | LowRankTask = DenseTask(iterations)
     if not dense:
@@ -122,20 +126,30 @@ def linearize(
         description="linearize: bounds",
         progress=progress,
     )
-    _check_finite(problem, dict(enumerate(bounds)))
+    failed = {n for n, bound in enumerate(bounds) if not _simulated(bound)}
+    _require_some(problem, failed)
     upper = np.asarray([bound["log_evidence"] for bound in bounds], np.float64)
+    upper[list(failed)] = -np.inf
     tightened: list[Record] = []
     batch_size = BLOCK if dense else 1
 
     def tighten(steps: int, indices: NDArray[Any]) -> NDArray[Any]:
         records = do(BoundTask(steps), indices, batch_size=1)
         tightened.extend(records)
-        return np.asarray([record["log_evidence"] for record in records], np.float64)
+        closer = np.asarray([record["log_evidence"] for record in records], np.float64)
+        return np.where(np.isnan(closer), np.inf, closer)  # no bound: `work` will see it fail
 
     def work(indices: NDArray[Any]) -> list[Record]:
-        records = do(task, indices, batch_size=batch_size)
-        _check_finite(problem, dict(zip(indices.tolist(), records, strict=True)))
-        return records
+        wanted = [n for n in indices.tolist() if n not in failed]
+        done = do(task, np.asarray(wanted, int), batch_size=batch_size)
+        records = dict(zip(wanted, done, strict=True))
+        failed.update(n for n, record in records.items() if not _simulated(record))
+        return [
+            {**records.get(n, _UNTRIED), "log_evidence": np.asarray(-np.inf)}
+            if n in failed
+            else records[n]
+            for n in indices.tolist()
+        ]
 
     results, neglected = in_order_of_importance(
         work,
@@ -148,17 +162,20 @@ def linearize(
     )
     if iterations and len(results) < size.num:
         neglected = math.nan
-    return assembled(problem, results, bounds, neglected, tightened)
+    _tell_failures(problem, failed)
+    tightened += [results.pop(n) for n in failed & results.keys()]
+    return assembled(problem, results, bounds, neglected, tightened, len(failed))
 
 
+@method_check("linearized")
 def check_linearize(problem: InverseProblem) -> None:
     """Raise a `ValueError` for a problem that `linearize` cannot take."""
-    require_problem(problem, "linearize")
-    if isinstance(problem.prior, MemorizedPrior):
-        raise ValueError(
-            "linearize needs a DiffusionMixturePrior; a MemorizedPrior has no bandwidth, and its "
-            "exact posterior is lookup(problem)"
-        )
+    require_linearizable(problem)
+
+
+def require_linearizable(problem: InverseProblem) -> None:
+    """As `check_linearize`; the error has the reason alone."""
+    require_density(problem, "linearize")
     problem.require_no_extra_latents("linearize")
     problem.require_residual("linearize")
     if not problem.num_data:
@@ -224,11 +241,15 @@ def linearize_all(
     executor: Executor | None,
     store: str | os.PathLike[str] | None,
     progress: bool,
-) -> dict[int, Record]:
-    """Form the Jacobian at every example; what `DenseTask` says of each, by index.
+) -> tuple[dict[int, Record], list[Record]]:
+    """Form the Jacobian at every example.
+
+    Returns:
+        What `DenseTask` says of each component, by index, without those whose simulation failed;
+        and the records of the failed ones.
 
     Raises:
-        ValueError: non-finite forward output or Jacobian (which examples).
+        ValueError: the simulation fails at all examples.
     """
     num, num_model, num_residuals = problem_size(problem)
     elements = 8 * num_model * num_residuals
@@ -242,25 +263,44 @@ def linearize_all(
         description="linearize: examples",
         progress=progress,
     )
-    results = dict(enumerate(found))
-    _check_finite(problem, results)
-    return results
+    failed = {n for n, record in enumerate(found) if not _simulated(record)}
+    _require_some(problem, failed)
+    _tell_failures(problem, failed)
+    results = {n: record for n, record in enumerate(found) if n not in failed}
+    return results, [found[n] for n in failed]
 
 
-def _check_finite(problem: InverseProblem, results: Mapping[int, Record]) -> None:
-    """Raise a `ValueError` that says what is not finite, and at which examples."""
-    failed = np.zeros(problem.num_examples, dtype=bool)
-    bent = np.zeros(problem.num_examples, dtype=bool)
-    for n, result in results.items():
-        failed[n] = not np.isfinite(result["misfit"])
-        bent[n] = not all(np.isfinite(value).all() for value in result.values())
-    if failed.any():
-        predicted = problem.predict(problem.examples[int(np.argmax(failed))])
-        if all(np.isfinite(np.asarray(data)).all() for data in predicted.values()):
-            raise ValueError(
-                f"the whitened residual is not finite at {failed.sum()} of {len(failed)} "
-                "examples, though the forward operator is: the noise's scale is zero or its "
-                "covariance singular; give every datum noise of positive variance"
-            )
-    check_finite_examples("the forward operator", failed)
-    check_finite_examples("the Jacobian of the forward operator", bent)
+# stands for the record of a component that is known to fail
+_UNTRIED: Record = {
+    "forward_evaluations": np.asarray(0),
+    "gradient_evaluations": np.asarray(0),
+}
+
+
+def _simulated(record: Record) -> bool:
+    """Whether forward output and Jacobian are finite; the posterior's own mean is not asked."""
+    return all(np.isfinite(v).all() for name, v in record.items() if name != "misfit_at_mean")
+
+
+def _require_some(problem: InverseProblem, failed: set[int]) -> None:
+    """Raise a `ValueError` that says what is not finite, where that is so at all examples."""
+    if len(failed) < problem.num_examples:
+        return
+    # compiled, as everywhere: a direct call may raise where the operator fails
+    both = jax.jit(lambda x: (problem.predict(x), problem.residual(x)))
+    predicted, residual = both(problem.examples[0])
+    if np.isfinite(residual).all() or not all(
+        np.isfinite(np.asarray(data)).all() for data in predicted.values()
+    ):
+        _tell_failures(problem, failed)  # which is an error
+    raise ValueError(
+        f"the whitened residual is not finite at any of {len(failed)} examples, though the "
+        "forward operator is: the noise's scale is zero or its covariance singular; give every "
+        "datum noise of positive variance"
+    )
+
+
+def _tell_failures(problem: InverseProblem, failed: set[int]) -> None:
+    which = np.isin(np.arange(problem.num_examples), list(failed))
+    consequence = "these components are left out, and the evidence lacks what is around them"
+    tell_failures("linearize", which, "examples", consequence)

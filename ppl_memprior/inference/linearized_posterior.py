@@ -26,6 +26,7 @@ class ComponentReport(NamedTuple):
         linearized_misfit: the same at the component's mean, as the linear model predicts it.
         misfit_at_mean: the same at the component's mean, through the forward operator itself;
             where it is far from `linearized_misfit` the linearization is not to be believed.
+            Infinite where the simulation fails there.
         log_determinant: log det(I + J~ C0 J~^T), J~ the whitened Jacobian and C0 the prior's
             covariance (sigma^2 I for a `DiffusionMixturePrior`).
         shift: distance of the component's mean from the example, in prior standard deviations.
@@ -61,16 +62,18 @@ class LinearizedPosterior(LowRankGaussianMixture):
             the others' (scalar). NaN where components were iterated and some left out: their bound
             is not one on what they would have had at their modes.
         report: `ComponentReport`.
+        num_failed: components that are left out because the simulation fails at their examples.
         num_forward_evaluations, num_gradient_evaluations: forward solves, and Jacobian products
             (each of the cost of a gradient), that the components needed.
     """
 
     pytree_data_fields = ("log_evidence", "neglected_mass", "report")
-    pytree_aux_fields = ("num_forward_evaluations", "num_gradient_evaluations")
+    pytree_aux_fields = ("num_failed", "num_forward_evaluations", "num_gradient_evaluations")
 
     log_evidence: jax.Array
     neglected_mass: jax.Array
     report: ComponentReport
+    num_failed: int
     num_forward_evaluations: int
     num_gradient_evaluations: int
 
@@ -97,6 +100,7 @@ def assembled(
     bounds: Sequence[Record],
     neglected: float,
     also: Sequence[Record] = (),
+    num_failed: int = 0,
 ) -> LinearizedPosterior:
     """Put the components together; those without results keep the prior and lose their weight.
 
@@ -106,6 +110,7 @@ def assembled(
         bounds: what `BoundTask` found at every example, or nothing.
         neglected: bound on the weight of the components without results.
         also: further records whose evaluations count.
+        num_failed: components whose simulation failed, which are not among the results.
     """
     priors = jax.tree.map(np.asarray, component_priors(problem.prior))
     (num, num_model), dtype, scale = priors.mean.shape, priors.mean.dtype, priors.scale[0]
@@ -132,18 +137,18 @@ def assembled(
         direction_scales,
         (log_joint - total).astype(dtype),
     )
-    posterior.log_evidence = jnp.asarray(total + float(problem.log_normalizer()), dtype)
+    posterior.log_evidence = jnp.asarray(total + float(jax.jit(problem.log_normalizer)()), dtype)
     posterior.neglected_mass = jnp.asarray(neglected, dtype)
-    posterior.report = _report({**dict(enumerate(bounds)), **results}, dtype)
+    posterior.num_failed = num_failed
+    posterior.report = _report({**dict(enumerate(bounds)), **results}, num, dtype)
     records = [*results.values(), *bounds, *also]
     posterior.num_forward_evaluations = sum(int(r["forward_evaluations"]) for r in records)
     posterior.num_gradient_evaluations = sum(int(r["gradient_evaluations"]) for r in records)
     return posterior
 
 
-def _report(records: Mapping[int, Record], dtype: Any) -> ComponentReport:
-    """The report from what is known of each component: its bound, or everything."""
-    num = len(records)
+def _report(records: Mapping[int, Record], num: int, dtype: Any) -> ComponentReport:
+    """The report from what is known of each component: its bound, everything, or nothing."""
 
     def number(name: str, default: float = np.nan) -> jax.Array:
         return jnp.asarray(_column(records, num, name, default), dtype)
@@ -151,10 +156,13 @@ def _report(records: Mapping[int, Record], dtype: Any) -> ComponentReport:
     def count(name: str) -> jax.Array:
         return jnp.asarray(_column(records, num, name, 0), int)
 
+    misfit_at_mean = _column(records, num, "misfit_at_mean", np.nan)
+    linearized = np.asarray(["rank" in records.get(n, {}) for n in range(num)])
+    misfit_at_mean[linearized & np.isnan(misfit_at_mean)] = np.inf
     return ComponentReport(
         misfit=number("misfit"),
         linearized_misfit=number("linearized_misfit"),
-        misfit_at_mean=number("misfit_at_mean"),
+        misfit_at_mean=jnp.asarray(misfit_at_mean, dtype),
         log_determinant=number("log_determinant"),
         shift=number("shift", 0.0),
         informed_directions=number("informed_directions"),
@@ -162,7 +170,7 @@ def _report(records: Mapping[int, Record], dtype: Any) -> ComponentReport:
         truncation_error=number("truncation_error"),
         iterations=count("iterations"),
         converged=count("converged").astype(bool),
-        linearized=jnp.asarray(["rank" in records[n] for n in range(num)]),
+        linearized=jnp.asarray(linearized),
     )
 
 

@@ -18,9 +18,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ppl_memprior._failures import has_failed, tell_failures, zero_where_failed
+from ppl_memprior._method_checks import method_check
 from ppl_memprior.distributions import MemorizedPrior
 from ppl_memprior.inference._map_examples import examples_in_batch, map_examples
-from ppl_memprior.problem import InverseProblem, require_problem
+from ppl_memprior.problem import InverseProblem
 
 
 class LookupPosterior(MemorizedPrior):
@@ -29,12 +31,15 @@ class LookupPosterior(MemorizedPrior):
     Attributes:
         log_evidence: log p(data) under the memorized prior (scalar).
         log_likelihoods: log p(data | x_n), shape (N,).
+        num_failed: examples at which the simulation failed; their likelihood is zero.
         num_forward_evaluations: forward solves made.
         num_gradient_evaluations: none.
     """
 
     pytree_data_fields = ("log_evidence", "log_likelihoods")
-    pytree_aux_fields = ("num_forward_evaluations", "num_gradient_evaluations")
+    pytree_aux_fields = ("num_failed", "num_forward_evaluations", "num_gradient_evaluations")
+
+    num_failed = 0
 
     def __init__(
         self,
@@ -92,14 +97,17 @@ def lookup(
             an interruption, those in it are not repeated.
         progress: show a bar over the forward solves, on stderr.
 
+    Where the simulation fails (a log-likelihood that is NaN or plus infinity) the likelihood is
+    zero, and a warning says at which examples.
+
     Returns:
         A `MemorizedPrior` over the same examples with weights
         softmax_n(log pi_n + log p(data | x_n)), which also carries `log_evidence` and
         `log_likelihoods`.
 
     Raises:
-        ValueError: extra latent sites; non-finite forward output (which examples, how many);
-            data that no example can explain at all; a store of another problem.
+        ValueError: extra latent sites; a simulation that fails at all examples, or data that no
+            example can explain at all; a store of another problem.
         RuntimeError: a forward solve failed in a worker (which examples).
     """
     check_lookup(problem)
@@ -115,29 +123,20 @@ def lookup(
         description="lookup: forward solves",
         progress=progress,
     )
-    log_likelihoods = jnp.asarray(np.stack([record["log_likelihood"] for record in records]))
-    check_finite_examples("the log-likelihood", np.isnan(log_likelihoods))
+    found = np.stack([record["log_likelihood"] for record in records])
+    num_failed = tell_failures("lookup", has_failed(found), "examples")
+    log_likelihoods = zero_where_failed(jnp.asarray(found))
     if not np.isfinite(log_likelihoods).any():
         raise ValueError(
             f"the likelihood is zero at all {len(log_likelihoods)} examples: the posterior under "
             "the memorized prior does not exist; check the data and the noise"
         )
-    return LookupPosterior(problem.examples, problem.prior.log_weights, log_likelihoods)
+    posterior = LookupPosterior(problem.examples, problem.prior.log_weights, log_likelihoods)
+    posterior.num_failed = num_failed
+    return posterior
 
 
+@method_check("lookup")
 def check_lookup(problem: InverseProblem) -> None:
     """Raise a `ValueError` for a problem that `lookup` cannot take."""
-    require_problem(problem, "lookup")
     problem.require_no_extra_latents("lookup")
-
-
-def check_finite_examples(what: str, bad: Any) -> None:
-    """Raise a `ValueError` naming the examples at which `what` is not finite."""
-    indices = np.flatnonzero(np.asarray(bad))
-    if indices.size:
-        first = ", ".join(map(str, indices[:5])) + (", ..." if indices.size > 5 else "")
-        raise ValueError(
-            f"{what} is not finite at {indices.size} of {np.size(bad)} examples (number {first}): "
-            "the forward operator failed there; check those examples against its limits "
-            "(positivity, largest velocity, time step)"
-        )

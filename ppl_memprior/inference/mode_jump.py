@@ -27,7 +27,7 @@ from ppl_memprior.inference.chain_start import check_start, initialized
 from ppl_memprior.inference.jump_checks import (
     check_inner_kernel,
     check_inner_state,
-    check_jump_prior,
+    check_mode_jump,
     check_proposal,
     check_proposal_fits,
     check_settings,
@@ -49,6 +49,7 @@ class ModeJumpState(NamedTuple):
         jump_accept_prob: mean acceptance probability of this iteration's jumps.
         mean_jump_accept_prob: its mean since the start, or since the end of warmup.
         component: the training example whose component most probably produced the prior's site.
+        num_failed: jumps of the iteration that were rejected because the simulation failed.
         num_forward_evaluations: potential energies with gradients that the iteration computed.
         rng_key: of the next iteration.
     """
@@ -59,6 +60,7 @@ class ModeJumpState(NamedTuple):
     jump_accept_prob: jax.Array
     mean_jump_accept_prob: jax.Array
     component: jax.Array
+    num_failed: jax.Array
     num_forward_evaluations: jax.Array
     rng_key: jax.Array
 
@@ -214,7 +216,7 @@ class ModeJump(MCMCKernel):
         # computed at once all the same
         with jax.ensure_compile_time_eval():
             problem = InverseProblem(self.model, *args, **kwargs)
-            check_jump_prior(problem)
+            check_mode_jump(problem)
             if self.proposal is not None:
                 check_proposal_fits(self.proposal, problem)
             proposal = self.proposal or default_proposal(problem).distribution
@@ -241,6 +243,7 @@ class ModeJump(MCMCKernel):
             jump_accept_prob=jnp.zeros((), dtype),
             mean_jump_accept_prob=jnp.zeros((), dtype),
             component=self._component(inner.z, model_args, model_kwargs),
+            num_failed=jnp.zeros((), int),
             num_forward_evaluations=jnp.zeros((), int),
             rng_key=key,
         )
@@ -261,17 +264,18 @@ class ModeJump(MCMCKernel):
         else:
             inner = move(inner)
         steps = getattr(inner, "num_steps", jnp.where(local, 1, 0))
-        inner, accepted, accept_prob = self._jump(inner, jumps_key, model_args, model_kwargs)
+        inner, jumps = self._jump(inner, jumps_key, model_args, model_kwargs)
         i = state.i + 1
         n = jnp.where(i > self._num_warmup, i - self._num_warmup, i)
         mean = state.mean_jump_accept_prob
         return ModeJumpState(
             i=i,
             inner_state=inner,
-            jump_accepted=accepted,
-            jump_accept_prob=accept_prob,
-            mean_jump_accept_prob=mean + (accept_prob - mean) / n,
+            jump_accepted=jumps.accepted,
+            jump_accept_prob=jumps.accept_prob,
+            mean_jump_accept_prob=mean + (jumps.accept_prob - mean) / n,
             component=self._component(inner.z, model_args, model_kwargs),
+            num_failed=jumps.num_failed,
             num_forward_evaluations=jnp.asarray(steps + self.num_jumps, int),
             rng_key=key,
         )
@@ -282,8 +286,8 @@ class ModeJump(MCMCKernel):
         key: jax.Array,
         model_args: tuple[Any, ...],
         model_kwargs: dict[str, Any],
-    ) -> tuple[Any, jax.Array, jax.Array]:
-        """The state after the jumps, whether one was accepted, and their mean acceptance."""
+    ) -> tuple[Any, _Jumps]:
+        """The inner state after the jumps, and how they went."""
         assert self._target is not None
         name = self._target.problem.prior_name
         density = self._density(inner.z, model_args, model_kwargs)
@@ -297,18 +301,20 @@ class ModeJump(MCMCKernel):
             log_ratio = log_acceptance_ratio(
                 -there.potential_energy, log_proposal_there, -here.potential_energy, log_proposal
             )
+            failed = _has_failed(there)
+            log_ratio = jnp.where(failed, -jnp.inf, log_ratio)
             # -log(u) of a uniform u, without the rounding of u to a multiple of 2**-23
             accept = jax.random.exponential(accept_key, dtype=log_ratio.dtype) >= -log_ratio
             carry = (
                 selected(accept, there, here),
                 jnp.where(accept, log_proposal_there, log_proposal),
             )
-            return carry, (accept, jnp.exp(log_ratio))
+            return carry, (accept, jnp.exp(log_ratio), failed)
 
         start = (inner, density.log_prob(inner.z[name]))
         keys = jax.random.split(key, self.num_jumps)
-        (inner, _), (accepted, probabilities) = jax.lax.scan(jump, start, keys)
-        return inner, jnp.any(accepted), jnp.mean(probabilities)
+        (inner, _), (accepted, probabilities, failed) = jax.lax.scan(jump, start, keys)
+        return inner, _Jumps(jnp.any(accepted), jnp.mean(probabilities), jnp.sum(failed, dtype=int))
 
     def _density(
         self, z: dict[str, jax.Array], model_args: tuple[Any, ...], model_kwargs: dict[str, Any]
@@ -348,10 +354,24 @@ class ModeJump(MCMCKernel):
         return {**self.__dict__, "_sample_fn": None, "_target": None}
 
 
+class _Jumps(NamedTuple):
+    accepted: jax.Array  # whether one was
+    accept_prob: jax.Array  # their mean
+    num_failed: jax.Array
+
+
 class _Target(NamedTuple):
     arguments: tuple[tuple[Any, ...], dict[str, Any]]  # held, so that identities stay theirs
     problem: InverseProblem
     proposal: Distribution
+
+
+def _has_failed(state: Any) -> jax.Array:
+    """Whether the simulation failed there: its log-likelihood or its gradient, which is needed."""
+    needed = (state.potential_energy, *jax.tree.leaves(state.z_grad))
+    finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in needed]))
+    # an energy of plus infinity is a likelihood of zero, and no failure
+    return jnp.logical_not(finite) & (state.potential_energy != jnp.inf)
 
 
 def log_acceptance_ratio(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import jax
 
-from ppl_memprior.distributions import MemorizedPrior
+from ppl_memprior._method_checks import method_check, require_continuous, require_density
 from ppl_memprior.inference.chains import ChainDraws, nuts_kernel, run_chains
-from ppl_memprior.problem import InverseProblem, require_problem
+from ppl_memprior.problem import InverseProblem
 
 _STATS = ("num_steps", "diverging", "accept_prob", "energy", "potential_energy")
 
@@ -33,7 +33,8 @@ def nuts(
         progress: show NumPyro's bar, on stderr.
 
     Raises:
-        ValueError: a `MemorizedPrior`, which has no density to differentiate.
+        ValueError: a `MemorizedPrior`, which has no density to differentiate; discrete latent
+            sites.
     """
     check_nuts(problem)
     return run_chains(
@@ -49,11 +50,8 @@ def nuts(
     )
 
 
+@method_check("nuts")
 def check_nuts(problem: InverseProblem) -> None:
     """Raise a `ValueError` for a problem that `nuts` cannot take."""
-    require_problem(problem, "nuts")
-    if isinstance(problem.prior, MemorizedPrior):
-        raise ValueError(
-            "nuts needs a prior with a density; a MemorizedPrior has none. Its exact posterior "
-            "is lookup(problem); for a density use DiffusionMixturePrior(examples, sigma)"
-        )
+    require_density(problem, "nuts")
+    require_continuous(problem, "nuts")

@@ -22,14 +22,12 @@ from blackjax.smc import adaptive_tempered, resampling
 from blackjax.smc.tempered import TemperedSMCState
 from tqdm import tqdm
 
+from ppl_memprior._failures import LIMITS, has_failed, tell_failures, zero_where_failed
+from ppl_memprior._method_checks import method_check, require_continuous, require_density
 from ppl_memprior._progress import BATCH_ELEMENTS
 from ppl_memprior.distributions import LowRankGaussianMixture, MemorizedPrior
-from ppl_memprior.inference._unconstrained import (
-    Unconstrained,
-    require_continuous,
-    unconstrained,
-)
-from ppl_memprior.problem import InverseProblem, require_problem
+from ppl_memprior.inference._unconstrained import Unconstrained, unconstrained
+from ppl_memprior.problem import InverseProblem
 
 LEAPFROG_STEPS = 4
 ACCEPTANCE = 0.8  # between the 0.65 that suits one long trajectory and the safety of short ones
@@ -55,6 +53,7 @@ class SmcResult(NamedTuple):
         log_evidences: of each repeat, shape (repeats,).
         schedules: for each repeat its inverse temperatures t, ascending, the last 1.
         acceptance: mean acceptance probability of the last temperature's moves, shape (repeats,).
+        num_failed: draws from the prior, of all repeats, at which the simulation failed.
         num_forward_evaluations: forward solves: two for each particle and temperature for the
             weights and the next temperature, one with each gradient, and one at the start.
         num_gradient_evaluations: gradients of the log-likelihood.
@@ -66,6 +65,7 @@ class SmcResult(NamedTuple):
     log_evidences: np.ndarray
     schedules: tuple[np.ndarray, ...]
     acceptance: np.ndarray
+    num_failed: int
     num_forward_evaluations: int
     num_gradient_evaluations: int
 
@@ -87,8 +87,9 @@ def tempered_smc(
 ) -> SmcResult:
     """Sample the posterior, and estimate the evidence, by tempered SMC from the prior.
 
-    Values of the latents at which the forward operator fails (NaN) have no likelihood. They may be
-    few: a share of the prior up to 1 - `target_ess`.
+    Values of the latents at which the simulation fails (a log-likelihood that is NaN or plus
+    infinity) have no likelihood, and a warning says how many of the draws from the prior they
+    were. Together with those of zero likelihood they may be a share of up to 1 - `target_ess`.
 
     Args:
         problem: an inverse problem whose prior has a density, with any likelihood; extra latent
@@ -102,7 +103,7 @@ def tempered_smc(
 
     Raises:
         ValueError: a `MemorizedPrior`, discrete latent sites, sizes out of range, a
-            log-likelihood that is not finite at too many draws from the prior (how many).
+            likelihood that is zero at too many draws from the prior (how many).
 
     Source: Del Moral, Doucet & Jasra (2006), "Sequential Monte Carlo samplers"; adaptation of the
     moves after Buchholz, Chopin & Jacob (2021), "Adaptive tuning of Hamiltonian Monte Carlo
@@ -114,7 +115,7 @@ def tempered_smc(
     start = jax.jit(partial(_start, problem, target, num_particles))
     step = jax.jit(partial(_step, problem, target, target_ess, num_mcmc_steps))
     constrain = jax.jit(jax.vmap(target.latents))
-    particles, evidences, schedules, acceptance = [], [], [], []
+    particles, evidences, schedules, acceptance, failed = [], [], [], [], []
     with tqdm(
         total=num_repeats,
         desc="smc: inverse temperature",
@@ -124,8 +125,9 @@ def tempered_smc(
     ) as bar:
         for key in jax.random.split(rng_key, num_repeats):
             start_key, step_key, order_key = jax.random.split(key, 3)
-            carry, usable = start(start_key)
-            _check_usable(int(usable), num_particles, target_ess)
+            carry, likelihoods = start(start_key)
+            failed.append(np.asarray(has_failed(likelihoods)))
+            _check_usable(np.asarray(likelihoods), target_ess)
             rows, evidence, schedule, accepted = _one_repeat(step, carry, step_key, bar)
             # resampling leaves siblings side by side; without order the particles are exchangeable
             shuffled = jax.random.permutation(order_key, rows)
@@ -133,6 +135,7 @@ def tempered_smc(
             evidences.append(evidence)
             schedules.append(schedule)
             acceptance.append(accepted)
+    num_failed = tell_failures("smc", np.concatenate(failed), "draws from the prior")
     log_evidences = np.asarray(evidences)
     moves = num_particles * sum(len(schedule) for schedule in schedules)
     gradients = moves * (1 + num_mcmc_steps * LEAPFROG_STEPS)
@@ -148,21 +151,17 @@ def tempered_smc(
         log_evidences=log_evidences,
         schedules=tuple(schedules),
         acceptance=np.asarray(acceptance),
+        num_failed=num_failed,
         num_forward_evaluations=num_repeats * num_particles + 2 * moves + gradients,
         num_gradient_evaluations=gradients,
     )
 
 
+@method_check("smc")
 def check_tempered_smc(problem: InverseProblem) -> None:
     """Raise a `ValueError` for a problem that `tempered_smc` cannot take."""
-    require_problem(problem, "tempered_smc")
-    if isinstance(problem.prior, MemorizedPrior):
-        raise ValueError(
-            "smc needs a prior with a density; a MemorizedPrior has none. Its exact posterior "
-            "is lookup(problem), or gibbs(problem, key) with other latent sites; for a density "
-            "use DiffusionMixturePrior(examples, sigma)"
-        )
-    require_continuous(problem, problem.extra_latents, "smc")
+    require_density(problem, "smc")
+    require_continuous(problem, "smc")
 
 
 def _check_sizes(
@@ -179,12 +178,17 @@ def _check_sizes(
         )
 
 
-def _check_usable(usable: int, num_particles: int, target_ess: float) -> None:
-    if usable <= target_ess * num_particles:
+def _check_usable(log_likelihoods: np.ndarray, target_ess: float) -> None:
+    """Raise a `ValueError` if too few draws from the prior have a likelihood."""
+    count, failed = len(log_likelihoods), int(has_failed(log_likelihoods).sum())
+    if failed == count:
+        tell_failures("smc", has_failed(log_likelihoods), "draws from the prior")
+    unusable = failed + int(np.isneginf(log_likelihoods).sum())
+    if count - unusable <= target_ess * count:
         raise ValueError(
-            f"smc: the log-likelihood is not finite at {num_particles - usable} of "
-            f"{num_particles} draws from the prior; check the data, the noise and the forward "
-            "operator's limits (positivity, largest velocity, time step)"
+            f"smc: the likelihood is zero at {unusable} of {count} draws from the prior (the "
+            f"simulation failed at {failed} of them), and no more than {1 - target_ess:.2g} of "
+            f"them may be: take a smaller target_ess, and check the data and the noise, or {LIMITS}"
         )
 
 
@@ -218,7 +222,7 @@ def _one_repeat(
 def _start(
     problem: InverseProblem, target: Unconstrained, num_particles: int, key: jax.Array
 ) -> tuple[_Carry, jax.Array]:
-    """Draws from the prior, and how many of them have a likelihood."""
+    """Draws from the prior, and their log-likelihoods as they come."""
     particles = jax.vmap(target.draw_prior)(jax.random.split(key, num_particles))
     state = blackjax.smc.tempered.init(particles)
     # the usual scaling of the stable step of Hamiltonian Monte Carlo with the dimension
@@ -226,7 +230,7 @@ def _start(
     batch = _batch_size(problem, target, num_particles) or num_particles
     values = jax.lax.map(target.log_likelihood, particles, batch_size=batch)
     state = state._replace(tempering_param=jnp.zeros((), particles.dtype))
-    return _Carry(state, log_step_size), jnp.sum(jnp.isfinite(values))
+    return _Carry(state, log_step_size), values
 
 
 def _step(
@@ -246,8 +250,8 @@ def _step(
     count = len(weights)
 
     def log_likelihood(z: jax.Array) -> jax.Array:
-        value = target.log_likelihood(z)
-        return jnp.nan_to_num(value, nan=NO_LIKELIHOOD, neginf=NO_LIKELIHOOD)
+        value = zero_where_failed(target.log_likelihood(z))
+        return jnp.where(jnp.isneginf(value), NO_LIKELIHOOD, value)
 
     kernel = adaptive_tempered.build_kernel(
         target.log_prior,

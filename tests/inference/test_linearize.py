@@ -173,15 +173,8 @@ def test_permuting_examples_permutes_components(linear_problem):
 
 
 def test_refuses_what_it_cannot_take(cubic_problem):
-    with pytest.raises(ValueError, match="MemorizedPrior has no bandwidth"):
+    with pytest.raises(ValueError, match="needs a prior with a density; a MemorizedPrior has none"):
         linearize(cubic_problem(0.0, 0.0))
-
-    def model(data=None):
-        x = numpyro.sample("x", DiffusionMixturePrior(jnp.asarray([1.0, -1.0]), 1e-3))
-        numpyro.sample("y", dist.Normal(jnp.sqrt(x), 0.1, validate_args=False), obs=data)
-
-    with pytest.raises(ValueError, match=r"1 of 2 examples \(number 1\)"):
-        linearize(InverseProblem(model, data=1.0))
 
     def heavy_tails(data=None):
         x = numpyro.sample("x", DiffusionMixturePrior(jnp.asarray([1.0, -1.0]), 0.1))
@@ -238,5 +231,7 @@ def test_no_data_and_singular_noise():
 
     with pytest.raises(ValueError, match=r"no data: the observed sites \['y'\] are empty or mask"):
         linearize(InverseProblem(model, jnp.zeros(3, bool), 0.1, data=jnp.ones(3)))
-    with pytest.raises(ValueError, match="2 of 2 examples.*scale is zero or its covariance singu"):
+    with pytest.raises(
+        ValueError, match="any of 2 examples.*scale is zero or its covariance singu"
+    ):
         linearize(InverseProblem(model, jnp.ones(3, bool), 0.0, data=jnp.zeros(3)))

@@ -66,15 +66,6 @@ def test_survives_a_round_trip_through_jit(cubic_problem):
     np.testing.assert_array_equal(returned.log_evidence, posterior.log_evidence)
 
 
-def test_non_finite_forward_output_names_the_examples():
-    def model(data=None):
-        x = numpyro.sample("x", MemorizedPrior(jnp.asarray([1.0, -1.0, 4.0, -2.0])))
-        numpyro.sample("y", dist.Normal(jnp.sqrt(x), 0.1, validate_args=False), obs=data)
-
-    with pytest.raises(ValueError, match=r"2 of 4 examples \(number 1, 3\)"):
-        lookup(InverseProblem(model, data=1.0))
-
-
 def test_data_that_no_example_can_explain():
     def model(data=None):
         x = numpyro.sample("x", MemorizedPrior(jnp.asarray([1.0, 2.0])))

@@ -139,8 +139,18 @@ def test_a_forward_operator_that_always_fails_is_named():
         x = numpyro.sample("x", DiffusionMixturePrior(jnp.asarray([-0.5, 0.6]), 0.1))
         numpyro.sample("y", dist.Normal(jnp.log(x - 9.0), 1.0), obs=data)
 
-    with pytest.raises(ValueError, match="not finite at 10 of 10 draws from the prior"):
+    with pytest.raises(ValueError, match="simulation failed at all 10 draws from the prior"):
         tempered_smc(InverseProblem(model, data=0.1), KEY, num_particles=10, num_mcmc_steps=1)
+
+
+def test_too_few_draws_with_a_likelihood_are_an_error():
+    def model(data=None):
+        x = numpyro.sample("x", DiffusionMixturePrior(jnp.asarray([-0.5, 0.6]), 0.1))
+        numpyro.sample("y", dist.Normal(jnp.log(x), 1.0), obs=data)
+
+    message = r"likelihood is zero at \d+ of 40 draws .*failed at \d+ of them.*smaller target_ess"
+    with pytest.raises(ValueError, match=message):
+        tempered_smc(InverseProblem(model, data=0.1), KEY, num_particles=40, num_mcmc_steps=1)
 
 
 def test_memorized_priors_are_sent_to_their_exact_posterior():
@@ -148,5 +158,5 @@ def test_memorized_priors_are_sent_to_their_exact_posterior():
         x = numpyro.sample("x", MemorizedPrior(jnp.asarray([-0.5, 0.6])))
         numpyro.sample("y", dist.Normal(x, 1.0), obs=data)
 
-    with pytest.raises(ValueError, match="exact posterior is lookup"):
+    with pytest.raises(ValueError, match="Methods that take this model: dps, lookup"):
         tempered_smc(InverseProblem(model, data=0.1), KEY)
