@@ -23,6 +23,7 @@ from ppl_memprior.distributions._batching import (
     over_queries,
     take,
 )
+from ppl_memprior.distributions._enumeration import refuse_indices
 from ppl_memprior.distributions._examples import Examples
 from ppl_memprior.distributions._weighted_examples import WeightedExamples
 from ppl_memprior.distributions.diffusion_mixture import DiffusionMixturePrior, noise_level
@@ -67,10 +68,11 @@ class MemorizedPrior(WeightedExamples):
     density: values match examples exactly or not at all.
 
     As for NumPyro's other discrete distributions `support.is_discrete` and
-    `has_enumerate_support` are true, so a gradient-based sampler asks for enumeration. NumPyro's
-    enumeration (and its Gibbs samplers over discrete sites) put the *index* 0..N-1 in the place of
-    the value, whatever the support is; in a model for these, sample the index from a
-    `Categorical` of `log_weights` and take `examples[index]`.
+    `has_enumerate_support` are true, and `enumerate_support` lists the examples. NumPyro's own
+    enumeration and its samplers of discrete sites do not read that list: they put the *index*
+    0..N-1 in the place of the value, whatever the support is. They are refused. Use
+    `ppl_memprior.inference.ExampleGibbs`, or sample the index from a `Categorical` of
+    `log_weights` and take `examples[index]`.
 
     Args:
         examples: shape (N, *event), finite; scalar events where the shape is (N,). Integers are
@@ -90,7 +92,6 @@ class MemorizedPrior(WeightedExamples):
         "examples": constraints.dependent(is_discrete=False),
         "weights": constraints.independent(constraints.nonnegative, 1),
     }
-    has_enumerate_support = True
     pytree_data_fields: tuple[str, ...] = ("examples", "log_weights")
 
     def __init__(
@@ -103,6 +104,12 @@ class MemorizedPrior(WeightedExamples):
         self._hold(examples)
         self.log_weights = _checks.log_weights_of(weights, self.examples)
         super().__init__((), self.examples.shape[1:], validate_args=validate_args)
+
+    @property
+    def has_enumerate_support(self) -> bool:  # type: ignore[override]
+        """True; NumPyro's samplers, which would enumerate indices, are refused here already."""
+        refuse_indices()
+        return True
 
     @constraints.dependent_property(is_discrete=True)
     def support(self) -> constraints.Constraint:
@@ -157,7 +164,11 @@ class MemorizedPrior(WeightedExamples):
         """Return all examples, shape (N, *batch, *event); batch axes of length one unless `expand`.
 
         Coinciding examples are listed as often as they are stored.
+
+        Raises:
+            NotImplementedError: if NumPyro's inference asks, which would take the indices instead.
         """
+        refuse_indices()
         batch_dim = len(self.batch_shape)
         # Examples that NumPyro stacked have batch axes of their own in front of N.
         rows = jnp.moveaxis(self._in_memory("enumerate_support"), -1 - self.event_dim, 0)
