@@ -12,24 +12,25 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import blackjax
 import jax
 import jax.numpy as jnp
 import numpy as np
-from blackjax.smc import adaptive_tempered, resampling
-from blackjax.smc.tempered import TemperedSMCState
 from tqdm import tqdm
 
 from ppl_memprior._progress import BATCH_ELEMENTS
 from ppl_memprior.distributions import LowRankGaussianMixture, MemorizedPrior
+from ppl_memprior.inference._blackjax import load_blackjax
 from ppl_memprior.inference._unconstrained import (
     Unconstrained,
     require_continuous,
     unconstrained,
 )
 from ppl_memprior.problem import InverseProblem, require_problem
+
+if TYPE_CHECKING:
+    from blackjax.smc.tempered import TemperedSMCState
 
 LEAPFROG_STEPS = 4
 ACCEPTANCE = 0.8  # between the 0.65 that suits one long trajectory and the safety of short ones
@@ -220,7 +221,7 @@ def _start(
 ) -> tuple[_Carry, jax.Array]:
     """Draws from the prior, and how many of them have a likelihood."""
     particles = jax.vmap(target.draw_prior)(jax.random.split(key, num_particles))
-    state = blackjax.smc.tempered.init(particles)
+    state = load_blackjax().smc.tempered.init(particles)
     # the usual scaling of the stable step of Hamiltonian Monte Carlo with the dimension
     log_step_size = jnp.asarray(-0.25 * np.log(target.num_latents), particles.dtype)
     batch = _batch_size(problem, target, num_particles) or num_particles
@@ -249,12 +250,13 @@ def _step(
         value = target.log_likelihood(z)
         return jnp.nan_to_num(value, nan=NO_LIKELIHOOD, neginf=NO_LIKELIHOOD)
 
-    kernel = adaptive_tempered.build_kernel(
+    blackjax = load_blackjax()
+    kernel = blackjax.smc.adaptive_tempered.build_kernel(
         target.log_prior,
         log_likelihood,
         blackjax.hmc.build_kernel(),
         blackjax.hmc.init,
-        resampling.systematic,
+        blackjax.smc.resampling.systematic,
         target_ess,
         batch_size=_batch_size(problem, target, count),
     )
