@@ -16,7 +16,7 @@ from jax.typing import ArrayLike
 from numpyro.distributions import Distribution, constraints
 from numpyro.distributions.util import validate_sample
 
-from ppl_memprior.distributions import _checks, _nearest
+from ppl_memprior.distributions import _checks, _nearest, _quantiles
 from ppl_memprior.distributions._batching import (
     checked_value,
     flat_events,
@@ -25,7 +25,12 @@ from ppl_memprior.distributions._batching import (
 )
 from ppl_memprior.distributions._enumeration import refuse_indices
 from ppl_memprior.distributions._examples import Examples
-from ppl_memprior.distributions._weighted_examples import WeightedExamples
+from ppl_memprior.distributions._weighted_examples import (
+    EXAMPLES_CONSTRAINT,
+    WEIGHT_FIELDS,
+    WeightedExamples,
+)
+from ppl_memprior.distributions._weights import Weights
 from ppl_memprior.distributions.diffusion_mixture import DiffusionMixturePrior, noise_level
 
 
@@ -40,7 +45,8 @@ class _AmongExamples(constraints.Constraint):
         self.event_dim = event_dim
 
     def __call__(self, x: ArrayLike) -> jax.Array:
-        return _matching_log_weight(x, self.examples, self.log_weights, self.event_dim) > -jnp.inf
+        weights = Weights(self.log_weights)
+        return _matching_log_weight(x, self.examples, weights, self.event_dim) > -jnp.inf
 
     def feasible_like(self, prototype: ArrayLike) -> jax.Array:
         heaviest = take(self.examples, jnp.argmax(self.log_weights, axis=-1), self.event_dim)
@@ -89,10 +95,10 @@ class MemorizedPrior(WeightedExamples):
     """
 
     arg_constraints = {
-        "examples": constraints.dependent(is_discrete=False),
+        "examples": EXAMPLES_CONSTRAINT,
         "weights": constraints.independent(constraints.nonnegative, 1),
     }
-    pytree_data_fields: tuple[str, ...] = ("examples", "log_weights")
+    pytree_data_fields: tuple[str, ...] = ("examples", *WEIGHT_FIELDS)
 
     def __init__(
         self,
@@ -102,7 +108,7 @@ class MemorizedPrior(WeightedExamples):
         validate_args: bool | None = None,
     ) -> None:
         self._hold(examples)
-        self.log_weights = _checks.log_weights_of(weights, self.examples)
+        self._weigh(weights)
         super().__init__((), self.examples.shape[1:], validate_args=validate_args)
 
     @property
@@ -156,9 +162,37 @@ class MemorizedPrior(WeightedExamples):
         """
         value = checked_value(value, self.batch_shape, self.event_shape)
         examples = self._in_memory("log_prob")
-        log_prob = _matching_log_weight(value, examples, self.log_weights, self.event_dim)
+        log_prob = _matching_log_weight(value, examples, self._held_weights(), self.event_dim)
         lead = value.shape[: value.ndim - self.event_dim]
         return jnp.broadcast_to(log_prob, jnp.broadcast_shapes(lead, self.batch_shape))
+
+    def cdf(self, value: ArrayLike) -> jax.Array:
+        """Return the probability of at most `value`, for scalar events, shape (*sample, *batch).
+
+        Raises:
+            NotImplementedError: if the event is not a scalar.
+            ValueError: if `value` does not fit the batch shape.
+        """
+        return self._on_a_line(_quantiles.cdf_among_examples, "cdf", value)
+
+    def icdf(self, q: ArrayLike) -> jax.Array:
+        """Return the least example whose `cdf` reaches the level q, from 0 to 1; scalar events.
+
+        Returns:
+            Shape (*sample, *batch); examples of positive weight.
+
+        Raises:
+            NotImplementedError: if the event is not a scalar.
+            ValueError: if `q` does not fit the batch shape.
+        """
+        return self._on_a_line(_quantiles.icdf_among_examples, "icdf", q)
+
+    def _on_a_line(self, kernel: Any, purpose: str, value: ArrayLike) -> jax.Array:
+        _checks.require_scalar_event(purpose, self.event_shape)
+        value = checked_value(value, self.batch_shape, self.event_shape)
+        tables = [(self._in_memory(purpose), 1), (self.weights, 1)]
+        out = over_queries(kernel, value, 0, tables)
+        return jnp.broadcast_to(out, jnp.broadcast_shapes(out.shape, self.batch_shape))
 
     def enumerate_support(self, expand: bool = True) -> jax.Array:
         """Return all examples, shape (N, *batch, *event); batch axes of length one unless `expand`.
@@ -248,7 +282,7 @@ class MemorizedPrior(WeightedExamples):
         diffused.examples = self.examples
         self._tables()
         diffused._prepared = self._prepared
-        diffused.log_weights = self.log_weights
+        diffused.log_weights, diffused._zero_weights = self._held_weights()
         diffused.alpha = jnp.broadcast_to(alpha, batch_shape)
         diffused.sigma = jnp.broadcast_to(sigma, batch_shape)
         Distribution.__init__(
@@ -284,11 +318,11 @@ class MemorizedPrior(WeightedExamples):
 
 
 def _matching_log_weight(
-    value: ArrayLike, examples: jax.Array, log_weights: jax.Array, event_dim: int
+    value: ArrayLike, examples: jax.Array, weights: Weights, event_dim: int
 ) -> jax.Array:
     """Return the log-weight of the examples equal to each event of `value`, shape (*lead,)."""
     flat = Examples(flat_events(examples, event_dim))
-    tables = [(flat, flat.core_dims), (log_weights, (1,))]
+    tables = [(flat, flat.core_dims), (weights, weights.core_dims)]
     return over_queries(
         _nearest.matching_log_weight, _checks.float_array("value", value), event_dim, tables
     )
