@@ -15,37 +15,32 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from ppl_memprior._arrays import real_array
+
 
 def _is_traced(values: object) -> bool:
     return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(values))
 
 
-def float_array(name: str, values: ArrayLike) -> jax.Array:
+def float_array(name: str, values: Any) -> jax.Array:
     """Return `values` as a floating-point array; integers and half precision are promoted.
 
     Raises:
-        TypeError: if `values` is not an array of real numbers.
+        TypeError, ValueError: if `values` are not real numbers, as `real_array` says.
     """
-    try:
-        if _is_traced(values):
-            array = _as_floating(jnp.asarray(values))
-        else:
-            # A known array stays known even while something else is being traced.
-            with jax.ensure_compile_time_eval():
-                array = _as_floating(jnp.asarray(values))
-    except (TypeError, ValueError):
-        raise TypeError(
-            f"{name} must be an array of real numbers, got {type(values).__name__}; pass an array "
-            "(or nested lists of equal lengths) that numpy.asarray turns into numbers."
-        ) from None
-    if not jnp.issubdtype(array.dtype, jnp.floating):
-        raise TypeError(f"{name} must be real, got dtype {array.dtype}; pass its real part.")
-    return array
+    if not isinstance(values, int | float):  # Python's own adapt to the precision of the others
+        values = real_array(name, values)
+    if _is_traced(values):
+        return _as_floating(values)
+    # A known array stays known even while something else is being traced.
+    with jax.ensure_compile_time_eval():
+        return _as_floating(values)
 
 
-def _as_floating(array: jax.Array) -> jax.Array:
-    if jnp.issubdtype(array.dtype, jnp.complexfloating):
-        return array
+def _as_floating(values: Any) -> jax.Array:
+    if isinstance(values, np.ndarray) and not jnp.issubdtype(values.dtype, jnp.floating):
+        values = values.astype(jnp.result_type(float))  # as JAX's integers it might not fit
+    array = jnp.asarray(values)
     if jnp.issubdtype(array.dtype, jnp.floating):
         return array.astype(jnp.promote_types(array.dtype, jnp.float32))
     return array.astype(jnp.result_type(float))
@@ -84,6 +79,14 @@ def require_shape(name: str, array: jax.Array, expected: tuple[int, ...], meanin
         raise ValueError(f"{name} has shape {array.shape}, expected {expected}: {meaning}.")
 
 
+def require_scalar_event(purpose: str, event_shape: tuple[int, ...]) -> None:
+    """Raise NotImplementedError unless events are scalars."""
+    if event_shape:
+        raise NotImplementedError(
+            f"{purpose} is defined for scalar events only, this event has shape {event_shape}."
+        )
+
+
 def broadcast_shapes(**shapes: tuple[int, ...]) -> tuple[int, ...]:
     """Return the common shape of named `shapes`, or raise a ValueError that lists them."""
     try:
@@ -110,10 +113,9 @@ def example_array(name: str, values: ArrayLike) -> jax.Array:
 
 
 def require_examples(name: str, array: Any) -> None:
-    """Raise unless `array` has the shape (N, *event) of examples, and real numbers.
+    """Raise unless `array` has the shape (N, *event) of examples.
 
     Raises:
-        TypeError: if its numbers are not real.
         ValueError: if there is no example axis, or no example.
     """
     if array.ndim == 0:
@@ -126,8 +128,6 @@ def require_examples(name: str, array: Any) -> None:
             f"{name} has shape {array.shape}, expected (N, *event) with at least one example and "
             "no empty axis; there is nothing to build a distribution from."
         )
-    if not jnp.issubdtype(array.dtype, jnp.floating):
-        raise TypeError(f"{name} must be real, got dtype {array.dtype}; pass its real part.")
 
 
 def uniform_log_weights(num: int, like: Any) -> jax.Array:
@@ -135,27 +135,16 @@ def uniform_log_weights(num: int, like: Any) -> jax.Array:
     return jnp.full((num,), -math.log(num), dtype=like.dtype)
 
 
-@jax.jit
-def normalize(log_weights: jax.Array) -> jax.Array:
-    """Return `log_weights` (..., N) shifted so that the weights add to one."""
-    # Taking off the largest one first keeps the digits of log-weights far from zero.
-    largest = jax.lax.stop_gradient(jnp.max(log_weights, axis=-1, keepdims=True))
-    shifted = log_weights - largest
-    return shifted - jax.nn.logsumexp(shifted, axis=-1, keepdims=True)
-
-
-def log_weights_of(weights: ArrayLike | None, examples: Any) -> jax.Array:
-    """Return the normalised logarithms, shape (N,), of non-negative `weights` (N,) or of None.
-
-    A weight of zero has the logarithm minus infinity and, by convention, the derivative zero.
+def example_weights(weights: ArrayLike | None, examples: Any) -> jax.Array | None:
+    """Return `weights` (N,) of the examples as floating point, or None for equal ones.
 
     Raises:
         ValueError: if the shape is not (N,), or a weight is negative, NaN or infinite, or if all
             are zero.
     """
-    num = examples.shape[0]
     if weights is None:
-        return uniform_log_weights(num, examples)
+        return None
+    num = examples.shape[0]
     array = float_array("weights", weights)
     require_shape("weights", array, (num,), "one weight for each of the examples")
     require_finite("weights", array)
@@ -171,13 +160,7 @@ def log_weights_of(weights: ArrayLike | None, examples: Any) -> jax.Array:
             raise ValueError(
                 f"all {num} weights are zero; at least one example needs a positive weight."
             )
-    return _normalized_logarithms(array)
-
-
-@jax.jit
-def _normalized_logarithms(weights: jax.Array) -> jax.Array:
-    is_zero = weights == 0
-    return normalize(jnp.where(is_zero, -jnp.inf, jnp.log(jnp.where(is_zero, 1.0, weights))))
+    return array
 
 
 def unnormalized_log_weights(name: str, values: ArrayLike, num: int) -> jax.Array:

@@ -15,6 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ppl_memprior._arrays import real_array
+
 #: Fewer examples, or fewer numbers in them, than these are not worth a screening.
 MIN_EXAMPLES, MIN_ELEMENTS = 64, 2048
 #: Arrays outside of memory with at most this many elements are read into it (64 MiB in float32).
@@ -25,6 +27,9 @@ class HostRows:
     """Rows (N, *event) that stay on the host, in anything that NumPy can slice along axis 0.
 
     To JAX it is a constant without contents: programs that read it hold the object, not the rows.
+
+    Raises:
+        TypeError: if the numbers are not real.
     """
 
     def __init__(self, array: Any) -> None:
@@ -32,8 +37,8 @@ class HostRows:
         self.shape: tuple[int, ...] = tuple(array.shape)
         self.ndim = len(self.shape)
         self.size = math.prod(self.shape)
-        kind = jnp.result_type(array.dtype, jnp.float32)
-        self.dtype = jnp.dtype(jax.dtypes.canonicalize_dtype(kind))
+        stored = real_array("examples", np.empty(0, array.dtype)).dtype  # in native byte order
+        self.dtype = jnp.promote_types(jax.dtypes.canonicalize_dtype(stored), jnp.float32)
         self.prepared: Examples | None = None  # by `prepare_host`
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
@@ -121,9 +126,11 @@ class MappedPart(NamedTuple):
 
 def on_host(values: Any) -> bool:
     """Whether `values` lie in a file: memory-mapped, or in chunks as Zarr and HDF5 keep them."""
-    return isinstance(values, np.memmap) or (
-        hasattr(values, "chunks") and hasattr(values, "shape") and hasattr(values, "dtype")
-    )
+    if isinstance(values, np.memmap):
+        return True
+    if hasattr(values, "to_numpy") and getattr(values, "chunks", None) is None:
+        return False  # of pandas, or of xarray without chunks
+    return hasattr(values, "chunks") and hasattr(values, "shape") and hasattr(values, "dtype")
 
 
 jax.tree_util.register_pytree_node(HostRows, lambda rows: ((), rows), lambda rows, _: rows)

@@ -2,8 +2,9 @@
 
 Everything here is about one density, the mixture sum_n pi_n N(x; alpha x_n, sigma^2 I) over
 examples x_n, and its limit sigma -> 0; see Siahkoohi & Sabeddu, arXiv:2603.19629. Arrays are flat:
-queries (Q, d), log_weights (N,), alpha and sigma (Q,). How the sums over examples are made fast and
-accurate is left to `_mixtures`; event and batch shapes, names and checks to the distributions.
+queries (Q, d), alpha and sigma (Q,), and weights as log-weights (N,), or as `Weights` where those
+of zero may be differentiated. How the sums over examples are made fast and accurate is left to
+`_mixtures`; event and batch shapes, names and checks to the distributions.
 """
 
 from __future__ import annotations
@@ -21,7 +22,6 @@ from ppl_memprior.distributions._differences import (
     map_queries,
     norm,
     over_blocks,
-    standardized,
 )
 from ppl_memprior.distributions._examples import Examples
 from ppl_memprior.distributions._mixtures import (
@@ -32,6 +32,7 @@ from ppl_memprior.distributions._mixtures import (
 )
 from ppl_memprior.distributions._screening import FEW, screen
 from ppl_memprior.distributions._sums import Mixture, rows_at_once
+from ppl_memprior.distributions._weights import Weights, ratio_terms
 
 
 def _normalized(mixture: Mixture) -> tuple[jax.Array, jax.Array]:
@@ -67,7 +68,7 @@ def _responsibilities_of(mixture: Mixture) -> jax.Array:
 def score(
     queries: jax.Array,
     examples: Examples,
-    log_weights: jax.Array,
+    weights: jax.Array | Weights,
     alpha: jax.Array,
     sigma: jax.Array,
 ) -> jax.Array:
@@ -76,7 +77,16 @@ def score(
     The score is sum_n r_n (alpha x_n - x) / sigma^2, summed over differences: the equal expression
     (alpha sum_n r_n x_n - x) / sigma^2 cancels when the examples lie far from the origin.
     """
-    return evaluate(_score_of, *_promote(queries, examples, log_weights, alpha, sigma))
+    zeros, *arguments = _arguments(queries, examples, weights, alpha, sigma)
+    value = evaluate(_score_of, *arguments)
+    if zeros is None:
+        return value
+
+    def terms(mixture: Mixture, share: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return jnp.sum(share, axis=-1), -mixture.weigh(share) / mixture.sigma[..., None]
+
+    total, more = ratio_terms(terms, _log_density, zeros, *arguments)
+    return (value + more) / (1 + total)[:, None]
 
 
 @jax.custom_jvp
@@ -128,7 +138,7 @@ def _is_zero(tangent: object) -> bool:
 def log_density(
     queries: jax.Array,
     examples: Examples,
-    log_weights: jax.Array,
+    weights: jax.Array | Weights,
     alpha: jax.Array,
     sigma: jax.Array,
 ) -> jax.Array:
@@ -136,9 +146,28 @@ def log_density(
 
     Its derivative with respect to the queries is `score`, not the derivative of the log-sum-exp.
     Derivatives of every order, with respect to every argument, are finite wherever the density is
-    positive in floating point; a weight of zero contributes nothing to them.
+    positive in floating point.
     """
-    return _log_density(*_promote(queries, examples, log_weights, alpha, sigma))
+    zeros, *arguments = _arguments(queries, examples, weights, alpha, sigma)
+    value = _log_density(*arguments)
+    if zeros is None:
+        return value
+    return value + jnp.log1p(
+        ratio_terms(lambda _, share: jnp.sum(share, axis=-1), _log_density, zeros, *arguments)
+    )
+
+
+def _arguments(
+    queries: jax.Array,
+    examples: Examples,
+    weights: jax.Array | Weights,
+    alpha: jax.Array,
+    sigma: jax.Array,
+) -> Any:
+    """Return the weights' zeros, then the arguments with log-weights, all in one precision."""
+    held = weights if isinstance(weights, Weights) else Weights(weights)
+    queries, examples, held, alpha, sigma = _promote(queries, examples, held, alpha, sigma)
+    return held.zeros, queries, examples, held.logarithms, alpha, sigma
 
 
 def _promote(*arguments: Any) -> Any:
@@ -150,19 +179,24 @@ def _promote(*arguments: Any) -> Any:
 def responsibilities(
     queries: jax.Array,
     examples: Examples,
-    log_weights: jax.Array,
+    weights: jax.Array | Weights,
     alpha: jax.Array,
     sigma: jax.Array,
 ) -> jax.Array:
     """Return r_n(x) = softmax_n(log pi_n - |x - alpha x_n|^2 / (2 sigma^2)), shape (Q, N)."""
-    return evaluate(_responsibilities_of, *_promote(queries, examples, log_weights, alpha, sigma))
+    zeros, *arguments = _arguments(queries, examples, weights, alpha, sigma)
+    value = evaluate(_responsibilities_of, *arguments)
+    if zeros is None:
+        return value
+    share = ratio_terms(lambda _, share: share, _log_density, zeros, *arguments)
+    return (value + share) / (1 + jnp.sum(share, axis=-1, keepdims=True))
 
 
 @jax.jit
 def posterior_mean(
     queries: jax.Array,
     examples: Examples,
-    log_weights: jax.Array,
+    weights: jax.Array | Weights,
     alpha: jax.Array,
     sigma: jax.Array,
 ) -> jax.Array:
@@ -170,7 +204,19 @@ def posterior_mean(
 
     It is the most responsible example, bit for bit, when no other one counts.
     """
-    return evaluate(_mean_of, *_promote(queries, examples, log_weights, alpha, sigma))
+    zeros, *arguments = _arguments(queries, examples, weights, alpha, sigma)
+    value = evaluate(_mean_of, *arguments)
+    if zeros is None:
+        return value
+
+    def terms(mixture: Mixture, share: jax.Array) -> tuple[jax.Array, jax.Array]:
+        total = jnp.sum(share, axis=-1)
+        # averages are taken about a centre, as if responsibilities added to one
+        centre = mixture.average(jnp.zeros_like(share))
+        return total, mixture.average(share) - (1 - total)[:, None] * centre
+
+    total, more = ratio_terms(terms, _log_density, zeros, *arguments)
+    return (value + more) / (1 + total)[:, None]
 
 
 @partial(jax.jit, static_argnames="k")
@@ -231,55 +277,44 @@ def nearest(queries: jax.Array, examples: Examples, k: int) -> tuple[jax.Array, 
 
 
 @jax.jit
-def matching_log_weight(
-    queries: jax.Array, examples: Examples, log_weights: jax.Array
-) -> jax.Array:
+def matching_log_weight(queries: jax.Array, examples: Examples, weights: Weights) -> jax.Array:
     """Return the log of the summed weights of the examples equal to each query, shape (Q,).
 
     Minus infinity, with derivative zero, where no example of positive weight equals the query.
     """
+    log_weights, zeros = weights
 
     def one(query: jax.Array) -> jax.Array:
-        matches = jnp.all(query == examples.rows, axis=-1) & (log_weights > -jnp.inf)
+        equal = jnp.all(query == examples.rows, axis=-1)
+        matches = equal & (log_weights > -jnp.inf)
         any_match = jnp.any(matches)
         # Where nothing matches the sum is empty; a stand-in keeps its derivative from being NaN.
         chosen = jnp.where(matches | ~any_match, log_weights, -jnp.inf)
-        return jnp.where(any_match, jax.nn.logsumexp(chosen), -jnp.inf)
+        total = jax.nn.logsumexp(chosen)
+        if zeros is not None:
+            total += jnp.log1p(jnp.sum(jnp.where(equal, zeros, 0)) * jnp.exp(-total))
+        return jnp.where(any_match, total, -jnp.inf)
 
     return map_queries(one, examples.num * examples.d, queries)
 
 
 @jax.jit
-def nearest_responsibilities(
-    queries: jax.Array, examples: Examples, log_weights: jax.Array
-) -> jax.Array:
+def nearest_responsibilities(queries: jax.Array, examples: Examples, weights: Weights) -> jax.Array:
     """Return the limit of `responsibilities` for alpha = 1 and sigma -> 0, shape (Q, N).
 
     All the weight is on the nearest example of positive weight; examples at exactly the same
     distance share it in proportion to their weights.
     """
+    log_weights, zeros = weights
 
     def one(query: jax.Array) -> jax.Array:
         distance = norm(query - examples.rows)
-        distance = jnp.where(log_weights > -jnp.inf, distance, jnp.inf)
-        nearest = distance == jnp.min(distance)
-        return jax.nn.softmax(jnp.where(nearest, log_weights, -jnp.inf))
+        nearest = distance == jnp.min(jnp.where(log_weights > -jnp.inf, distance, jnp.inf))
+        logits = jnp.where(nearest, log_weights, -jnp.inf)
+        shares = jax.nn.softmax(logits)
+        if zeros is None:
+            return shares
+        more = jnp.where(nearest, zeros, 0) * jnp.exp(-jax.nn.logsumexp(logits))
+        return (shares + more) / (1 + jnp.sum(more))
 
     return map_queries(one, examples.num * examples.d, queries)
-
-
-@jax.jit
-def cumulative(
-    queries: jax.Array,
-    examples: Examples,
-    log_weights: jax.Array,
-    alpha: jax.Array,
-    sigma: jax.Array,
-) -> jax.Array:
-    """Return the distribution function of the mixture for d = 1, shape (Q,)."""
-
-    def one(query: jax.Array, a: jax.Array, s: jax.Array) -> jax.Array:
-        z = standardized(query, examples.rows, a, s)[:, 0]
-        return jnp.sum(jnp.exp(log_weights) * jax.scipy.special.ndtr(z))
-
-    return map_queries(one, examples.num * examples.d, queries, alpha, sigma)

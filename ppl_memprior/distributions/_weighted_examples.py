@@ -15,8 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
-from numpyro.distributions import Distribution
-from numpyro.distributions.batch_util import promote_batch_shape
+from numpyro.distributions import Distribution, constraints
+from numpyro.distributions.batch_util import promote_batch_shape, vmap_over
 
 from ppl_memprior.distributions import _checks, _nearest
 from ppl_memprior.distributions._batching import (
@@ -38,6 +38,15 @@ from ppl_memprior.distributions._examples import (
     prepare,
     prepare_host,
 )
+from ppl_memprior.distributions._weights import Weights, reweighted, weights_of
+
+#: Finite arrays (N, *event). The static number of axes is that of scalar events: the axis that
+#: counts the examples; how many axes an event has is known from the array only.
+EXAMPLES_CONSTRAINT = constraints.dependent(is_discrete=False, event_dim=1)
+
+
+#: The fields of a distribution's pytree that hold its weights.
+WEIGHT_FIELDS = ("log_weights", "_zero_weights")
 
 
 class WeightedExamples(Distribution):
@@ -50,6 +59,8 @@ class WeightedExamples(Distribution):
     examples: jax.Array | HostRows
     #: Normalised log-weights, shape (N,); minus infinity for a weight of zero.
     log_weights: jax.Array
+    #: Zeros that carry derivatives with respect to weights of zero; see `_weights.Weights`.
+    _zero_weights: jax.Array | None = None
     #: The examples as the sums want them; made when first needed, no part of the pytree.
     _prepared: Examples | None = None
 
@@ -65,10 +76,25 @@ class WeightedExamples(Distribution):
             examples = np.asarray(rows)
         self.examples = partitioned_by_compiler(_checks.example_array("examples", examples))
 
+    def _weigh(self, weights: ArrayLike | None) -> None:
+        """Take the weights of the examples, equal ones for None."""
+        array = _checks.example_weights(weights, self.examples)
+        if array is None:
+            num = self.examples.shape[0]
+            self.log_weights = _checks.uniform_log_weights(num, self.examples)
+            return
+        held = weights_of(array)
+        self.log_weights = held.logarithms
+        if isinstance(array, jax.core.Tracer):  # what is known is not differentiated
+            self._zero_weights = held.zeros
+
     @property
     def weights(self) -> jax.Array:
         """Normalised weights, shape (N,)."""
-        return jnp.exp(self.log_weights)
+        return self._held_weights().linear
+
+    def _held_weights(self) -> Weights:
+        return Weights(self.log_weights, self._zero_weights)
 
     @property
     def num_examples(self) -> int:
@@ -93,9 +119,9 @@ class WeightedExamples(Distribution):
             ValueError: if the shape is not (N,), or a value is NaN or plus infinity.
         """
         factors = _checks.unnormalized_log_weights("log_factors", log_factors, self.num_examples)
-        reweighted = copy.copy(self)
-        reweighted.log_weights = _checks.normalize(self.log_weights + factors)
-        return reweighted
+        posterior = copy.copy(self)
+        posterior.log_weights, posterior._zero_weights = reweighted(self._held_weights(), factors)
+        return posterior
 
     def nearest(self, value: ArrayLike, k: int = 1) -> tuple[jax.Array, jax.Array]:
         """Return the `k` examples nearest to `value`, whatever their weights.
@@ -122,6 +148,9 @@ class WeightedExamples(Distribution):
         value = checked_value(value, self.batch_shape, self.event_shape)
         return over_queries(_find_nearest(int(k)), value, self.event_dim, self._tables()[:1])
 
+    def _validate_sample(self, value: Any) -> Any:
+        return super()._validate_sample(_checks.float_array("value", value))
+
     def _draw_examples(self, key: jax.Array, shape: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
         """Draw examples, (*shape, *event), and their indices, `shape` = (*sample, *batch)."""
         index = draw_indices(key, self.log_weights, shape)
@@ -132,9 +161,9 @@ class WeightedExamples(Distribution):
     def _weighted_moments(self) -> tuple[jax.Array, jax.Array]:
         """Return mean and variance of the examples under the weights, (*batch, *event) each."""
         if isinstance(self.examples, HostRows):
-            moments = host_moments(self.examples, self.log_weights)
+            moments = host_moments(self.examples, self.weights)
             return moments[0].reshape(self.event_shape), moments[1].reshape(self.event_shape)
-        return weighted_moments(self.log_weights, self.examples, self.event_dim)
+        return weighted_moments(self.weights, self.examples, self.event_dim)
 
     def _in_memory(self, purpose: str) -> jax.Array:
         """Return the examples as an array.
@@ -151,7 +180,7 @@ class WeightedExamples(Distribution):
         return self.examples
 
     def _tables(self) -> list[tuple[Any, Any]]:
-        """Return examples and log-weights with the numbers of their axes, for `over_queries`."""
+        """Return examples and weights with the numbers of their axes, for `over_queries`."""
         examples, rows = self._prepared, self.examples
         if examples is not None:
             pass
@@ -163,7 +192,14 @@ class WeightedExamples(Distribution):
             # Once, even if what needs it first is being traced.
             with jax.ensure_compile_time_eval():
                 examples = self._prepared = _prepare(rows, self.event_dim)
-        return [(examples, examples.core_dims), (self.log_weights, 1)]
+        weights = self._held_weights()
+        return [(examples, examples.core_dims), (weights, weights.core_dims)]
+
+    def __repr__(self) -> str:
+        scalars = {
+            name: self.__dict__[name] for name in ("sigma", "alpha") if name in self.__dict__
+        }
+        return described(self, self.examples, "examples", **scalars)
 
     def __copy__(self) -> Self:
         duplicate = object.__new__(type(self))
@@ -175,13 +211,32 @@ class WeightedExamples(Distribution):
         return {name: value for name, value in self.__dict__.items() if name != "_prepared"}
 
 
+def described(distribution: Distribution, rows: Any, name: str, **scalars: Any) -> str:
+    """Return one line about a mixture over `rows`, for `repr`: sizes and scalars, no arrays.
+
+    Inside of a pytree `rows` and `scalars` may be anything.
+    """
+    parts = []
+    if hasattr(rows, "shape"):
+        parts.append(f"{rows.shape[-1 - distribution.event_dim]} {name}")
+    for scalar, value in scalars.items():
+        if isinstance(value, jax.core.Tracer) or not hasattr(value, "shape"):
+            parts.append(f"{scalar}={type(value).__name__}")
+        elif value.shape == ():
+            parts.append(f"{scalar}={float(value):.6g}")
+        else:
+            parts.append(f"{scalar} of shape {value.shape}")
+    parts.append(f"batch shape {distribution.batch_shape}")
+    parts.append(f"event shape {distribution.event_shape}")
+    return f"<{type(distribution).__name__}: {', '.join(parts)}>"
+
+
 @partial(jax.jit, static_argnames="event_dim")
 def weighted_moments(
-    log_weights: jax.Array, rows: jax.Array, event_dim: int
+    weights: jax.Array, rows: jax.Array, event_dim: int
 ) -> tuple[jax.Array, jax.Array]:
     """Return mean and variance of `rows` (*batch, N, *event), each of shape (*batch, *event)."""
     axis = -1 - event_dim
-    weights = jnp.exp(log_weights)
     weights = weights.reshape(weights.shape + (1,) * event_dim)
     mean = jnp.sum(weights * rows, axis=axis, keepdims=True)
     variance = jnp.sum(weights * (rows - mean) ** 2, axis=axis)
@@ -189,15 +244,15 @@ def weighted_moments(
 
 
 @jax.jit
-def host_moments(rows: HostRows, log_weights: jax.Array) -> tuple[jax.Array, jax.Array]:
+def host_moments(rows: HostRows, weights: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Return mean and variance of rows on the host, (d,) each, read twice."""
     num, d = rows.flat_shape
     size = min(num, max(1, MAX_READ_ELEMENTS // d))
 
     def weighted_sum(of: Callable[[jax.Array], jax.Array]) -> jax.Array:
         def part(start: jax.Array, count: int) -> jax.Array:
-            weights = jnp.exp(jax.lax.dynamic_slice_in_dim(log_weights, start, count))
-            return jnp.sum(weights[:, None] * of(rows.read(start, count)), axis=0)
+            share = jax.lax.dynamic_slice_in_dim(weights, start, count)
+            return jnp.sum(share[:, None] * of(rows.read(start, count)), axis=0)
 
         return sum_over_blocks(part, num, size)
 
@@ -221,6 +276,16 @@ def _find_nearest(k: int) -> Any:
     return partial(_nearest.nearest, k=k)
 
 
+@vmap_over.register(WeightedExamples)
+def _vmap_over(prior: WeightedExamples, **axes: Any) -> WeightedExamples:
+    """Read an axis of `weights` (or of `log_weights`) as one of all that holds the weights."""
+    along = axes.pop("weights", axes.get("log_weights"))
+    mapped = copy.copy(prior)
+    for name in type(prior).gather_pytree_data_fields():
+        setattr(mapped, name, along if name in WEIGHT_FIELDS else axes.get(name))
+    return mapped
+
+
 @promote_batch_shape.register(WeightedExamples)
 def _promote_batch_shape(prior: WeightedExamples) -> WeightedExamples:
     """Read the batch shape again after NumPyro stacked parameters on the left."""
@@ -233,6 +298,8 @@ def _promote_batch_shape(prior: WeightedExamples) -> WeightedExamples:
         promoted.examples = lift(prior.examples, 1 + prior.event_dim, batch_dim)
         rows_batch = promoted.examples.shape[: promoted.examples.ndim - 1 - prior.event_dim]
     promoted.log_weights = lift(prior.log_weights, 1, batch_dim)
+    if prior._zero_weights is not None:
+        promoted._zero_weights = lift(prior._zero_weights, 1, batch_dim)
     scalars = (getattr(prior, name) for name in ("sigma", "alpha") if hasattr(prior, name))
     promoted._batch_shape = jnp.broadcast_shapes(
         prior.batch_shape,

@@ -18,9 +18,13 @@ from jax.typing import ArrayLike
 from numpyro.distributions import constraints
 from numpyro.distributions.util import validate_sample
 
-from ppl_memprior.distributions import _checks, _nearest
+from ppl_memprior.distributions import _checks, _nearest, _quantiles
 from ppl_memprior.distributions._batching import checked_value, draw_normal, over_queries
-from ppl_memprior.distributions._weighted_examples import WeightedExamples
+from ppl_memprior.distributions._weighted_examples import (
+    EXAMPLES_CONSTRAINT,
+    WEIGHT_FIELDS,
+    WeightedExamples,
+)
 
 
 class DiffusionMixturePrior(WeightedExamples):
@@ -53,13 +57,13 @@ class DiffusionMixturePrior(WeightedExamples):
     """
 
     arg_constraints = {
-        "examples": constraints.dependent(is_discrete=False),
+        "examples": EXAMPLES_CONSTRAINT,
         "sigma": constraints.positive,
         "alpha": constraints.real,
         "weights": constraints.independent(constraints.nonnegative, 1),
     }
     reparametrized_params = ["examples", "sigma", "alpha"]
-    pytree_data_fields: tuple[str, ...] = ("examples", "sigma", "alpha", "log_weights")
+    pytree_data_fields: tuple[str, ...] = ("examples", "sigma", "alpha", *WEIGHT_FIELDS)
 
     sigma: jax.Array
     alpha: jax.Array
@@ -74,7 +78,7 @@ class DiffusionMixturePrior(WeightedExamples):
         validate_args: bool | None = None,
     ) -> None:
         self._hold(examples)
-        self.log_weights = _checks.log_weights_of(weights, self.examples)
+        self._weigh(weights)
         alpha, sigma = noise_level(alpha, sigma)
         batch_shape = _checks.broadcast_shapes(sigma=sigma.shape, alpha=alpha.shape)
         self.sigma = jnp.broadcast_to(sigma, batch_shape)
@@ -224,11 +228,25 @@ class DiffusionMixturePrior(WeightedExamples):
             NotImplementedError: if the event is not a scalar.
             ValueError: if `value` does not fit the batch shape.
         """
-        if self.event_shape:
-            raise NotImplementedError(
-                f"cdf is defined for scalar events only, this event has shape {self.event_shape}."
-            )
-        return self._over_queries(_nearest.cumulative, value, self.alpha, self.sigma)
+        _checks.require_scalar_event("cdf", self.event_shape)
+        self._in_memory("cdf")
+        return self._over_queries(_quantiles.cdf_of_examples, value, self.alpha, self.sigma)
+
+    def icdf(self, q: ArrayLike) -> jax.Array:
+        """Return the quantiles at the levels `q` from 0 to 1, for scalar events.
+
+        By bisection to the last digit; the derivatives are those of the exact quantile.
+
+        Returns:
+            Shape (*sample, *batch), in the unit of the examples.
+
+        Raises:
+            NotImplementedError: if the event is not a scalar.
+            ValueError: if `q` does not fit the batch shape.
+        """
+        _checks.require_scalar_event("icdf", self.event_shape)
+        self._in_memory("icdf")
+        return self._over_queries(_quantiles.icdf_of_examples, q, self.alpha, self.sigma)
 
     def entropy_bounds(self) -> tuple[jax.Array, jax.Array]:
         r"""Return a lower and an upper bound of the entropy :math:`-E[\log p(x)]`, in nats.
@@ -303,7 +321,7 @@ class DiffusionMixturePrior(WeightedExamples):
         weights = weights.reshape(
             weights.shape[:1] + (1,) * (density.ndim - weights.ndim) + weights.shape[1:]
         )
-        return jnp.sum(jnp.where(weights > 0, weights * density, 0), axis=0)
+        return jnp.sum(weights * density, axis=0)
 
     @classmethod
     def infer_shapes(

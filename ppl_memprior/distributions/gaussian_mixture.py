@@ -21,7 +21,7 @@ from numpyro.distributions import Distribution, constraints
 from numpyro.distributions.batch_util import promote_batch_shape
 from numpyro.distributions.util import validate_sample
 
-from ppl_memprior.distributions import _checks
+from ppl_memprior.distributions import _checks, _quantiles
 from ppl_memprior.distributions._batching import (
     checked_value,
     draw_indices,
@@ -31,7 +31,12 @@ from ppl_memprior.distributions._batching import (
     over_queries,
 )
 from ppl_memprior.distributions._differences import half_squared_norm, map_queries
-from ppl_memprior.distributions._weighted_examples import weighted_moments
+from ppl_memprior.distributions._weighted_examples import (
+    EXAMPLES_CONSTRAINT,
+    described,
+    weighted_moments,
+)
+from ppl_memprior.distributions._weights import normalize
 
 # Directions from a float32 factorisation are orthonormal to about 1e-6; unscaled or merely
 # independent directions miss by far more than this.
@@ -69,9 +74,9 @@ class LowRankGaussianMixture(Distribution):
     """
 
     arg_constraints = {
-        "locs": constraints.dependent(is_discrete=False),
+        "locs": EXAMPLES_CONSTRAINT,
         "scale": constraints.positive,
-        "directions": constraints.dependent(is_discrete=False),
+        "directions": constraints.dependent(is_discrete=False, event_dim=2),
         "direction_scales": constraints.independent(constraints.positive, 2),
         "log_weights": constraints.dependent(is_discrete=False, event_dim=1),
     }
@@ -117,7 +122,7 @@ class LowRankGaussianMixture(Distribution):
         if log_weights is None:
             self.log_weights = _checks.uniform_log_weights(num, self.locs)
         else:
-            self.log_weights = _checks.normalize(
+            self.log_weights = normalize(
                 _checks.unnormalized_log_weights("log_weights", log_weights, num)
             )
         super().__init__((), event_shape, validate_args=validate_args)
@@ -158,14 +163,16 @@ class LowRankGaussianMixture(Distribution):
     @property
     def mean(self) -> jax.Array:
         """Mean of the mixture, shape (*event)."""
-        mean, _ = weighted_moments(self.log_weights, self.locs, self.event_dim)
+        mean, _ = weighted_moments(jnp.exp(self.log_weights), self.locs, self.event_dim)
         return jnp.broadcast_to(mean, self.shape())
 
     @property
     def variance(self) -> jax.Array:
         """Variance of each entry under the mixture, shape (*event)."""
-        _, between = weighted_moments(self.log_weights, self.locs, self.event_dim)
-        within, _ = weighted_moments(self.log_weights, self.component_variances, self.event_dim)
+        _, between = weighted_moments(jnp.exp(self.log_weights), self.locs, self.event_dim)
+        within, _ = weighted_moments(
+            jnp.exp(self.log_weights), self.component_variances, self.event_dim
+        )
         return jnp.broadcast_to(within + between, self.shape())
 
     @property
@@ -214,6 +221,20 @@ class LowRankGaussianMixture(Distribution):
         value = checked_value(value, self.batch_shape, self.event_shape)
         return over_queries(_responsibilities, value, self.event_dim, self._tables())
 
+    def cdf(self, value: ArrayLike) -> jax.Array:
+        """Return the probability of at most `value`, for scalar events, shape (*sample).
+
+        Raises:
+            NotImplementedError: if the event is not a scalar.
+        """
+        value = checked_value(value, self.batch_shape, self.event_shape)
+        return over_queries(_quantiles.cdf_of_components, value, 0, self._scalar_tables("cdf"))
+
+    def icdf(self, q: ArrayLike) -> jax.Array:
+        """Return the quantiles at the levels `q` from 0 to 1; shape and errors as of `cdf`."""
+        q = checked_value(q, self.batch_shape, self.event_shape)
+        return over_queries(_quantiles.icdf_of_components, q, 0, self._scalar_tables("icdf"))
+
     @classmethod
     def infer_shapes(
         cls,
@@ -225,6 +246,16 @@ class LowRankGaussianMixture(Distribution):
     ) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Return the batch and event shapes that arguments of these shapes would give."""
         return (), tuple(locs[1:])
+
+    def __repr__(self) -> str:
+        return described(self, self.locs, "components", scale=self.scale)
+
+    def _validate_sample(self, value: Any) -> Any:
+        return super()._validate_sample(_checks.float_array("value", value))
+
+    def _scalar_tables(self, purpose: str) -> list[tuple[jax.Array, int]]:
+        _checks.require_scalar_event(purpose, self.event_shape)
+        return [(self.locs, 1), (self.component_stddevs, 1), (jnp.exp(self.log_weights), 1)]
 
     def _tables(self) -> list[tuple[jax.Array, int]]:
         return [

@@ -16,15 +16,21 @@ from jax.typing import ArrayLike
 from numpyro.distributions import Distribution, constraints
 from numpyro.distributions.util import validate_sample
 
-from ppl_memprior.distributions import _checks, _nearest
+from ppl_memprior.distributions import _checks, _nearest, _quantiles
 from ppl_memprior.distributions._batching import (
     checked_value,
     flat_events,
     over_queries,
     take,
 )
+from ppl_memprior.distributions._enumeration import refuse_indices
 from ppl_memprior.distributions._examples import Examples
-from ppl_memprior.distributions._weighted_examples import WeightedExamples
+from ppl_memprior.distributions._weighted_examples import (
+    EXAMPLES_CONSTRAINT,
+    WEIGHT_FIELDS,
+    WeightedExamples,
+)
+from ppl_memprior.distributions._weights import Weights
 from ppl_memprior.distributions.diffusion_mixture import DiffusionMixturePrior, noise_level
 
 
@@ -39,7 +45,8 @@ class _AmongExamples(constraints.Constraint):
         self.event_dim = event_dim
 
     def __call__(self, x: ArrayLike) -> jax.Array:
-        return _matching_log_weight(x, self.examples, self.log_weights, self.event_dim) > -jnp.inf
+        weights = Weights(self.log_weights)
+        return _matching_log_weight(x, self.examples, weights, self.event_dim) > -jnp.inf
 
     def feasible_like(self, prototype: ArrayLike) -> jax.Array:
         heaviest = take(self.examples, jnp.argmax(self.log_weights, axis=-1), self.event_dim)
@@ -67,10 +74,11 @@ class MemorizedPrior(WeightedExamples):
     density: values match examples exactly or not at all.
 
     As for NumPyro's other discrete distributions `support.is_discrete` and
-    `has_enumerate_support` are true, so a gradient-based sampler asks for enumeration. NumPyro's
-    enumeration (and its Gibbs samplers over discrete sites) put the *index* 0..N-1 in the place of
-    the value, whatever the support is; in a model for these, sample the index from a
-    `Categorical` of `log_weights` and take `examples[index]`.
+    `has_enumerate_support` are true, and `enumerate_support` lists the examples. NumPyro's own
+    enumeration and its samplers of discrete sites do not read that list: they put the *index*
+    0..N-1 in the place of the value, whatever the support is. They are refused. Use
+    `ppl_memprior.inference.ExampleGibbs`, or sample the index from a `Categorical` of
+    `log_weights` and take `examples[index]`.
 
     Args:
         examples: shape (N, *event), finite; scalar events where the shape is (N,). Integers are
@@ -87,11 +95,10 @@ class MemorizedPrior(WeightedExamples):
     """
 
     arg_constraints = {
-        "examples": constraints.dependent(is_discrete=False),
+        "examples": EXAMPLES_CONSTRAINT,
         "weights": constraints.independent(constraints.nonnegative, 1),
     }
-    has_enumerate_support = True
-    pytree_data_fields: tuple[str, ...] = ("examples", "log_weights")
+    pytree_data_fields: tuple[str, ...] = ("examples", *WEIGHT_FIELDS)
 
     def __init__(
         self,
@@ -101,8 +108,14 @@ class MemorizedPrior(WeightedExamples):
         validate_args: bool | None = None,
     ) -> None:
         self._hold(examples)
-        self.log_weights = _checks.log_weights_of(weights, self.examples)
+        self._weigh(weights)
         super().__init__((), self.examples.shape[1:], validate_args=validate_args)
+
+    @property
+    def has_enumerate_support(self) -> bool:  # type: ignore[override]
+        """True; NumPyro's samplers, which would enumerate indices, are refused here already."""
+        refuse_indices()
+        return True
 
     @constraints.dependent_property(is_discrete=True)
     def support(self) -> constraints.Constraint:
@@ -149,15 +162,47 @@ class MemorizedPrior(WeightedExamples):
         """
         value = checked_value(value, self.batch_shape, self.event_shape)
         examples = self._in_memory("log_prob")
-        log_prob = _matching_log_weight(value, examples, self.log_weights, self.event_dim)
+        log_prob = _matching_log_weight(value, examples, self._held_weights(), self.event_dim)
         lead = value.shape[: value.ndim - self.event_dim]
         return jnp.broadcast_to(log_prob, jnp.broadcast_shapes(lead, self.batch_shape))
+
+    def cdf(self, value: ArrayLike) -> jax.Array:
+        """Return the probability of at most `value`, for scalar events, shape (*sample, *batch).
+
+        Raises:
+            NotImplementedError: if the event is not a scalar.
+            ValueError: if `value` does not fit the batch shape.
+        """
+        return self._on_a_line(_quantiles.cdf_among_examples, "cdf", value)
+
+    def icdf(self, q: ArrayLike) -> jax.Array:
+        """Return the least example whose `cdf` reaches the level q, from 0 to 1; scalar events.
+
+        Returns:
+            Shape (*sample, *batch); examples of positive weight.
+
+        Raises:
+            NotImplementedError: if the event is not a scalar.
+            ValueError: if `q` does not fit the batch shape.
+        """
+        return self._on_a_line(_quantiles.icdf_among_examples, "icdf", q)
+
+    def _on_a_line(self, kernel: Any, purpose: str, value: ArrayLike) -> jax.Array:
+        _checks.require_scalar_event(purpose, self.event_shape)
+        value = checked_value(value, self.batch_shape, self.event_shape)
+        tables = [(self._in_memory(purpose), 1), (self.weights, 1)]
+        out = over_queries(kernel, value, 0, tables)
+        return jnp.broadcast_to(out, jnp.broadcast_shapes(out.shape, self.batch_shape))
 
     def enumerate_support(self, expand: bool = True) -> jax.Array:
         """Return all examples, shape (N, *batch, *event); batch axes of length one unless `expand`.
 
         Coinciding examples are listed as often as they are stored.
+
+        Raises:
+            NotImplementedError: if NumPyro's inference asks, which would take the indices instead.
         """
+        refuse_indices()
         batch_dim = len(self.batch_shape)
         # Examples that NumPyro stacked have batch axes of their own in front of N.
         rows = jnp.moveaxis(self._in_memory("enumerate_support"), -1 - self.event_dim, 0)
@@ -237,7 +282,7 @@ class MemorizedPrior(WeightedExamples):
         diffused.examples = self.examples
         self._tables()
         diffused._prepared = self._prepared
-        diffused.log_weights = self.log_weights
+        diffused.log_weights, diffused._zero_weights = self._held_weights()
         diffused.alpha = jnp.broadcast_to(alpha, batch_shape)
         diffused.sigma = jnp.broadcast_to(sigma, batch_shape)
         Distribution.__init__(
@@ -273,11 +318,11 @@ class MemorizedPrior(WeightedExamples):
 
 
 def _matching_log_weight(
-    value: ArrayLike, examples: jax.Array, log_weights: jax.Array, event_dim: int
+    value: ArrayLike, examples: jax.Array, weights: Weights, event_dim: int
 ) -> jax.Array:
     """Return the log-weight of the examples equal to each event of `value`, shape (*lead,)."""
     flat = Examples(flat_events(examples, event_dim))
-    tables = [(flat, flat.core_dims), (log_weights, (1,))]
+    tables = [(flat, flat.core_dims), (weights, weights.core_dims)]
     return over_queries(
         _nearest.matching_log_weight, _checks.float_array("value", value), event_dim, tables
     )

@@ -12,22 +12,23 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import blackjax
 import jax
 import jax.numpy as jnp
 import numpy as np
-from blackjax.smc import adaptive_tempered, resampling
-from blackjax.smc.tempered import TemperedSMCState
 from tqdm import tqdm
 
 from ppl_memprior._failures import LIMITS, has_failed, tell_failures, zero_where_failed
 from ppl_memprior._method_checks import method_check, require_continuous, require_density
 from ppl_memprior._progress import BATCH_ELEMENTS
 from ppl_memprior.distributions import LowRankGaussianMixture, MemorizedPrior
+from ppl_memprior.inference._blackjax import load_blackjax
 from ppl_memprior.inference._unconstrained import Unconstrained, unconstrained
 from ppl_memprior.problem import InverseProblem
+
+if TYPE_CHECKING:
+    from blackjax.smc.tempered import TemperedSMCState
 
 LEAPFROG_STEPS = 4
 ACCEPTANCE = 0.8  # between the 0.65 that suits one long trajectory and the safety of short ones
@@ -224,7 +225,7 @@ def _start(
 ) -> tuple[_Carry, jax.Array]:
     """Draws from the prior, and their log-likelihoods as they come."""
     particles = jax.vmap(target.draw_prior)(jax.random.split(key, num_particles))
-    state = blackjax.smc.tempered.init(particles)
+    state = load_blackjax().smc.tempered.init(particles)
     # the usual scaling of the stable step of Hamiltonian Monte Carlo with the dimension
     log_step_size = jnp.asarray(-0.25 * np.log(target.num_latents), particles.dtype)
     batch = _batch_size(problem, target, num_particles) or num_particles
@@ -253,12 +254,13 @@ def _step(
         value = zero_where_failed(target.log_likelihood(z))
         return jnp.where(jnp.isneginf(value), NO_LIKELIHOOD, value)
 
-    kernel = adaptive_tempered.build_kernel(
+    blackjax = load_blackjax()
+    kernel = blackjax.smc.adaptive_tempered.build_kernel(
         target.log_prior,
         log_likelihood,
         blackjax.hmc.build_kernel(),
         blackjax.hmc.init,
-        resampling.systematic,
+        blackjax.smc.resampling.systematic,
         target_ess,
         batch_size=_batch_size(problem, target, count),
     )

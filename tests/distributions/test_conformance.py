@@ -276,14 +276,47 @@ def test_pytree_round_trip(spec):
 
 
 @every_case
-def test_pickle_and_repr(spec):
+def test_constraints_are_static(spec):
+    """What NumPyro asks of `arg_constraints` before any parameter is known."""
+    d = build(spec)
+    for name, constraint in spec.cls.arg_constraints.items():
+        assert not constraint.is_discrete
+        assert 0 <= constraint.event_dim <= jnp.ndim(getattr(d, name))
+
+
+@every_case
+def test_distributions_are_made_in_a_loop(spec):
+    """`lax.map` returns one from each step, `scan` compares their structures."""
+    assert jax.lax.map(lambda _: build(spec), jnp.arange(2)).event_shape == spec.event
+    jax.lax.scan(lambda *_: (build(spec), None), build(spec), jnp.arange(2))
+
+
+@every_case
+def test_pickle(spec):
     d = build(spec)
     again = pickle.loads(pickle.dumps(d))
     value = draw(d)
     np.testing.assert_array_equal(again.log_prob(value), d.log_prob(value))
+
+
+@every_case
+def test_repr_is_one_line_without_arrays(spec):
+    d = build(spec)
     shown = repr(d)
-    assert spec.cls.__name__ in shown
-    assert f"batch shape {spec.batch}" in shown
+    for part in (
+        spec.cls.__name__,
+        f"{NUM} {'components' if spec.cls is LowRankGaussianMixture else 'examples'}",
+        f"batch shape {spec.batch}",
+        f"event shape {spec.event}",
+    ):
+        assert part in shown
+    assert len(shown) < 150 and "\n" not in shown
+    for name, value in spec.params.items():
+        if value is not None and np.shape(value) == spec.batch == ():
+            assert f"{name}={value}" in shown
+    leaves, structure = jax.tree.flatten(d)
+    assert spec.cls.__name__ in repr(jax.tree.unflatten(structure, [object()] * len(leaves)))
+    jax.jit(lambda d: len(repr(d)))(d)
 
 
 @every_case

@@ -125,7 +125,7 @@ def test_gradient_in_the_weights_is_finite_where_nothing_matches():
     gradient = jax.grad(log_prob)
     assert np.all(gradient(jnp.asarray(WEIGHTS), EXAMPLES[0] + 1) == 0)
     # d/dw_m of log(w_0 / sum w), here with sum w = 1.
-    expected = np.array([1 / 0.1 - 1, -1, -1, 0, -1])
+    expected = np.array([1 / 0.1 - 1, -1, -1, -1, -1])
     np.testing.assert_allclose(
         gradient(jnp.asarray(WEIGHTS), EXAMPLES[0]), expected, rtol=1e-5, atol=1e-5
     )
