@@ -21,11 +21,11 @@ from jax.typing import ArrayLike
 
 from ppl_memprior._files import complete_or_nothing
 from ppl_memprior._progress import map_in_batches
+from ppl_memprior.comparison.labels import event_dims, field_shape, site_shapes
 from ppl_memprior.diagnostics import nearest_examples
 from ppl_memprior.distributions import LowRankGaussianMixture, MemorizedPrior
 from ppl_memprior.problem import InverseProblem
 
-FIELD_DIMS = ("depth", "distance")
 #: Dimensions and variables of the trees: no site can have such a name.
 RESERVED = (
     *("chain", "draw", "example", "chi_square", "responsibilities"),
@@ -57,20 +57,15 @@ def to_datatree(
     problem: InverseProblem,
     draws: Draws,
     *,
-    truth: ArrayLike | Mapping[str, ArrayLike] | None = None,
-    coords: Mapping[str, ArrayLike] | None = None,
-    units: Mapping[str, str] | None = None,
+    truth: Mapping[str, np.ndarray] | None = None,
     progress: bool = False,
 ) -> xr.DataTree:
-    """Label the draws and add what is derived from them.
+    """Name the draws' dimensions and add what is derived from them.
 
     Args:
         problem: where the draws come from.
         draws: a method's result.
-        truth: the true value of the prior's site, where it is known; or of several sites, by
-            name, where a deterministic site's truth is not what the prior's site gives.
-        coords: coordinate values of dimensions, `depth` and `distance` in metres, say.
-        units: of sites, by their names.
+        truth: true values by site, as `labels.checked_truth` returns them, or None.
         progress: show a bar over the forward solves, on stderr.
 
     Returns:
@@ -92,20 +87,18 @@ def to_datatree(
         stats["chi_square"] = derived.pop("chi_square")
 
     posterior = {**latents, **{n: v.reshape(*chains, *v.shape[1:]) for n, v in derived.items()}}
-    fields = [np.shape(value)[2:] for value in posterior.values() if np.ndim(value) == 4]
+    field = field_shape(site_shapes(problem))
 
     def group(values: Mapping[str, Any], *lead: str) -> xr.Dataset:
         arrays = {
-            name: (_dims(name, value, lead, fields[0] if fields else None), np.asarray(value))
+            name: (
+                (*lead, *event_dims(name, np.shape(value)[len(lead) :], field)),
+                np.asarray(value),
+            )
             for name, value in values.items()
         }
         dataset = xr.Dataset(arrays)
-        for name, unit in (units or {}).items():
-            if name in dataset:
-                dataset[name].attrs["units"] = unit
-        known = {dim: np.asarray(c) for dim, c in (coords or {}).items() if dim in dataset.dims}
-        known |= {dim: np.arange(dataset.sizes[dim]) for dim in lead}
-        return dataset.assign_coords(known)
+        return dataset.assign_coords({dim: np.arange(dataset.sizes[dim]) for dim in lead})
 
     examples: dict[str, Any] = dict(_at_fields(problem, problem.examples))
     examples["prior_weight"] = np.exp(np.asarray(problem.prior.log_weights))
@@ -120,9 +113,8 @@ def to_datatree(
         "/examples": group(examples, "example"),
     }
     if truth is not None:
-        known_truth = truth if isinstance(truth, Mapping) else {problem.prior_name: truth}
-        at_truth = _at_fields(problem, jnp.asarray(known_truth[problem.prior_name])[None])
-        groups["/truth"] = group({**{n: v[0] for n, v in at_truth.items()}, **known_truth})
+        at_truth = _at_fields(problem, jnp.asarray(truth[problem.prior_name])[None])
+        groups["/truth"] = group({**{n: v[0] for n, v in at_truth.items()}, **truth})
     tree = xr.DataTree.from_dict(groups)
     tree.attrs.update(
         {
@@ -195,16 +187,6 @@ def _at_draws(
     return {name: value[inverse.ravel()] for name, value in derived.items()}
 
 
-def _dims(
-    name: str, value: Any, lead: tuple[str, ...], field_shape: tuple[int, ...] | None
-) -> tuple[str, ...]:
-    """Dimension names: `depth` and `distance` for fields on the problem's grid."""
-    shape = np.shape(value)[len(lead) :]
-    if shape == field_shape:
-        return (*lead, *FIELD_DIMS)
-    return (*lead, *(f"{name}_dim_{i}" for i in range(len(shape))))
-
-
 def save_trees(trees: Mapping[str, xr.DataTree], path: str | os.PathLike[str]) -> Path:
     """Write all trees as one NetCDF file, whole or not at all.
 
@@ -226,6 +208,10 @@ def load_trees(path: str | os.PathLike[str]) -> dict[str, xr.DataTree]:
     Raises:
         ValueError: the file is missing, not NetCDF, or holds no draws.
     """
+    name = os.fspath(path)
+    if not os.path.isfile(name):
+        found = "is a folder" if os.path.isdir(name) else "does not exist"
+        raise ValueError(f"{name} cannot be read as stored draws: it {found}")
     try:
         with xr.open_datatree(path, engine="h5netcdf") as root:
             root.load()
@@ -237,10 +223,17 @@ def load_trees(path: str | os.PathLike[str]) -> dict[str, xr.DataTree]:
             }
             for name, child in root.children.items():
                 trees[name].attrs.update({k: _plain(v) for k, v in child.attrs.items()})
-    except (OSError, ValueError, KeyError) as error:
-        raise ValueError(f"{os.fspath(path)} cannot be read as stored draws: {error}") from error
-    if not trees or any("posterior" not in tree.children for tree in trees.values()):
-        raise ValueError(f"{os.fspath(path)} holds no posterior draws")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{name} cannot be read as stored draws: {reason}") from error
+    if not trees or any(
+        not {"posterior", "examples"} <= set(tree.children) or "prior_site" not in tree.attrs
+        for tree in trees.values()
+    ):
+        raise ValueError(
+            f"{name} holds no posterior draws as ppl_memprior.run stores them; its groups are "
+            f"{list(trees)}"
+        )
     return trees
 
 

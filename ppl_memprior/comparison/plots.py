@@ -16,7 +16,7 @@ from matplotlib.ticker import ScalarFormatter
 from numpy.typing import NDArray
 
 from ppl_memprior.comparison.chain_plots import occupancy_figure, ranks_figure
-from ppl_memprior.comparison.convert import FIELD_DIMS
+from ppl_memprior.comparison.labels import FIELD_DIMS
 from ppl_memprior.diagnostics.verdict import MISFIT_Z
 
 Runs = Mapping[str, xr.DataTree]
