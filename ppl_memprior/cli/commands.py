@@ -186,11 +186,12 @@ def _guarded(work: Callable[[], list[dict[str, Any]]], out: Path, as_json: bool)
                     raise KeyboardInterrupt from error
                 raise
     except KeyboardInterrupt as interrupt:
-        print(
-            f"\nppl-memprior: interrupted; finished methods are kept in {out}, the same command "
-            "goes on from there",
-            file=sys.stderr,
+        kept = (
+            f"what is finished is kept in {out}, the same command goes on from there"
+            if out.exists()
+            else "nothing was finished"
         )
+        print(f"\nppl-memprior: interrupted; {kept}", file=sys.stderr)
         raise typer.Exit(130) from interrupt
     except (ValueError, ImportError, OSError, RuntimeError, TypeError) as error:
         message = " ".join(str(error).split())
