@@ -47,7 +47,8 @@ def _digest(problem: InverseProblem) -> str:
         parts += [name, getattr(problem.prior, name, 0.0)]
     for name, value in problem.data.items():
         parts += [name, value]
-    parts.append(repr((problem.prior_name, problem.observed, problem.extra_latents)))
+    names = (problem.prior_name, problem.observed, problem.extra_latents)
+    parts.append(repr((*names, problem.deterministic_names)))
 
     def probe(x: jax.Array) -> Any:
         others = problem.draw_extra_latents(x)

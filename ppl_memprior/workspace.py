@@ -12,7 +12,7 @@ import json
 import os
 import platform
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
@@ -20,9 +20,12 @@ from typing import Any
 
 import jax
 
+from ppl_memprior._files import check_writable_file, check_writable_folder
 from ppl_memprior.comparison import Comparison, compare, load_trees, run
 from ppl_memprior.comparison.html import write_text
-from ppl_memprior.comparison.run import DRAWS_FILE, UNFINISHED, check_methods, fingerprint
+from ppl_memprior.comparison.identity import differences, identity_of
+from ppl_memprior.comparison.labels import checked_truth
+from ppl_memprior.comparison.run import DRAWS_FILE, UNFINISHED, check_methods, stored_draws
 from ppl_memprior.demos import Study
 
 RUN_FILE = "run.json"
@@ -34,7 +37,7 @@ def check_folder(out: str | os.PathLike[str]) -> Path:
     """The folder, if it may be written to: new, empty, or one of ours.
 
     Raises:
-        ValueError: it is a file, or holds something else.
+        ValueError: it is a file, holds something else, or cannot be written to.
     """
     folder = Path(out)
     if folder.exists() and not folder.is_dir():
@@ -44,14 +47,23 @@ def check_folder(out: str | os.PathLike[str]) -> Path:
         raise ValueError(
             f"{folder} holds other files and no {RUN_FILE}; give a new or empty folder with --out"
         )
+    check_writable_folder("the folder", folder)
+    check_writable_file("the report", folder / REPORT_FILE)
     return folder
+
+
+def finished_methods(folder: Path) -> list[str]:
+    """Names of the methods whose draws the folder holds."""
+    path = folder / DRAWS_FILE
+    return list(load_trees(path)) if path.exists() else []
 
 
 def execute(study: Study, seed: int, out: Path, *, progress: bool) -> Comparison:
     """Run a study's methods, store each as it finishes, and write the report.
 
     Started again with the same study and seed, finished methods are not run again, and an
-    interrupted one goes on.
+    interrupted one goes on. Methods that finished earlier and are not asked for stay in the folder
+    and in its report.
 
     Args:
         study: what to run.
@@ -65,15 +77,16 @@ def execute(study: Study, seed: int, out: Path, *, progress: bool) -> Comparison
     """
     key = jax.random.key(seed)
     check_methods(study.problem, study.methods)
-    identity = fingerprint(study.problem, key, study.settings, study.truth)
+    truth = checked_truth(study.problem, study.truth)
+    identity = identity_of(study.problem, key, study.settings, truth)
     _claim(out, study, identity, seed)
     try:
-        runs = run(
+        run(
             study.problem,
             study.methods,
             key,
             settings=study.settings,
-            truth=study.truth,
+            truth=truth,
             coords=study.coords,
             units=study.units,
             store=out,
@@ -81,9 +94,7 @@ def execute(study: Study, seed: int, out: Path, *, progress: bool) -> Comparison
         )
     finally:
         _release_if_empty(out)
-    comparison = compare(runs, reference=study.reference)
-    comparison.to_html(out / REPORT_FILE, title=study.title, notes=_read(out)["notes"])
-    return comparison
+    return render(out)
 
 
 def render(out: str | os.PathLike[str]) -> Comparison:
@@ -93,31 +104,43 @@ def render(out: str | os.PathLike[str]) -> Comparison:
         ValueError: the folder holds no stored run.
     """
     folder = Path(out)
+    if folder.is_file():
+        raise ValueError(
+            f"{folder} is a file; give the folder of a stored run, which it may lie in"
+        )
     if not (folder / RUN_FILE).exists():
         raise ValueError(f"{folder} holds no {RUN_FILE}: it is not the folder of a stored run")
     stored = _read(folder)
     trees = load_trees(folder / DRAWS_FILE)
-    methods: Sequence[str] = stored["methods"]
-    runs = {name: trees[name] for name in methods if name in trees}
+    runs = {name: trees[name] for name in stored["methods"] if name in trees}
+    if not runs:
+        raise ValueError(
+            f"{folder / RUN_FILE} names the methods {stored['methods']}, and {DRAWS_FILE} holds "
+            f"draws of {list(trees)}"
+        )
     reference = stored["reference"] if stored["reference"] in runs else None
     comparison = compare(runs, reference=reference)
     comparison.to_html(folder / REPORT_FILE, title=stored["title"], notes=stored["notes"])
     return comparison
 
 
-def _claim(out: Path, study: Study, identity: str, seed: int) -> None:
-    if (out / RUN_FILE).exists() and _read(out)["fingerprint"] != identity:
-        raise ValueError(
-            f"{out} holds the run {_read(out)['title']!r} of another problem, seed or settings; "
-            "give another folder with --out, or remove that one"
-        )
+def _claim(out: Path, study: Study, identity: Mapping[str, str], seed: int) -> None:
+    """Make the folder that of the study, unless it is another's already."""
+    if (out / RUN_FILE).exists():
+        stored = _read(out)
+        found = differences(stored["identity"], identity)
+        if found:
+            raise ValueError(
+                f"{out} holds another run, {stored['title']!r}: {found}. Give another folder with "
+                "--out, or remove that one"
+            )
     content = {
         "title": study.title,
-        "methods": list(study.methods),
+        "methods": list(dict.fromkeys((*stored_draws(out, identity), *study.methods))),
         "reference": study.reference,
         "seed": seed,
         "settings": asdict(study.settings),
-        "fingerprint": identity,
+        "identity": identity,
         "notes": {
             **study.notes,
             "settings": ", ".join(f"{k} {v}" for k, v in asdict(study.settings).items()),
@@ -147,13 +170,40 @@ def _versions() -> Mapping[str, str]:
 
 
 def _read(folder: Path) -> dict[str, Any]:
+    """What `run.json` says, each field of the type that is expected of it."""
+    file = folder / RUN_FILE
     try:
-        content = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
-        if not isinstance(content, dict):
-            raise ValueError("it holds no JSON object")
-        missing = {"title", "methods", "reference", "notes", "fingerprint"} - set(content)
+        content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ValueError(f"{folder / RUN_FILE} cannot be read: {error}") from error
-    if missing:
-        raise ValueError(f"{folder / RUN_FILE} is not of a stored run: it lacks {sorted(missing)}")
+        raise ValueError(f"{file} cannot be read: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{file} cannot be read: it holds no JSON object")
+    content.setdefault("identity", {})  # of an earlier version
+    for name, (expected, fits) in _FIELDS.items():
+        if name not in content:
+            raise ValueError(f"{file} is not of a stored run: it lacks {name!r}")
+        if not fits(content[name]):
+            raise ValueError(f"{file} has been changed: {name!r} must be {expected}")
     return content
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_list_of_text(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(map(_is_text, value))
+
+
+def _is_object(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+# the fields of run.json that are read again: what each must be, and whether it is
+_FIELDS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
+    "title": ("text", _is_text),
+    "methods": ("a list of names", _is_list_of_text),
+    "reference": ("a name or null", lambda value: value is None or _is_text(value)),
+    "notes": ("an object of names and values", _is_object),
+    "identity": ("an object of names and texts", _is_object),
+}

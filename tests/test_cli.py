@@ -5,19 +5,23 @@ from __future__ import annotations
 import gc
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
+import scipy.io
 import typer
 from typer.testing import CliRunner
 
-from ppl_memprior import cli
-from ppl_memprior.cli import app
+from ppl_memprior.cli import commands
+from ppl_memprior.cli.commands import app
 
 MODEL = """
 import jax.numpy as jnp
@@ -52,6 +56,19 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.fixture(scope="module")
+def stored_run(tmp_path_factory):
+    """The folder of a finished lookup."""
+    folder = tmp_path_factory.mktemp("stored")
+    (folder / "mine.py").write_text(MODEL)
+    np.savez(folder / "data.npz", y=np.float32(0.2))
+    model, data = f"{folder / 'mine.py'}:model", folder / "data.npz"
+    arguments = ["compare", model, "--data", data, "--methods", "lookup", *SHORT]
+    result = invoke(*arguments, "--out", folder / "run")
+    assert result.exit_code == 0, result.output
+    return folder / "run"
+
+
 def invoke(*arguments):
     return CliRunner().invoke(app, [str(a) for a in arguments])
 
@@ -77,7 +94,18 @@ def test_compare_prints_stores_and_goes_on(here):
     assert (here / "out" / "report.html").exists()
 
     other = invoke(*arguments, "--methods", "lookup", "--seed", "5")
-    assert other.exit_code == 2 and "another problem, seed or settings" in other.stderr
+    assert other.exit_code == 2
+    assert "out holds another run, 'Posteriors of mine.py:model': key 0 0 there, 0 5 here" in (
+        other.stderr
+    )
+    other = invoke(*arguments, "--methods", "lookup", "--num-samples", "60")
+    assert other.exit_code == 2 and "setting num_samples 50 there, 60 here" in other.stderr
+
+    few = invoke(*arguments, "--methods", "linearized", "--json")
+    assert few.exit_code == 0, few.output
+    assert few.stdout == more.stdout  # what is stored stays in the table, and the reference too
+    stored = json.loads((here / "out" / "run.json").read_text())
+    assert stored["methods"] == ["lookup", "linearized", "nuts"]
 
 
 @pytest.mark.parametrize(
@@ -91,10 +119,24 @@ def test_compare_prints_stores_and_goes_on(here):
         ({"model": "mine.py:failing"}, "RuntimeError: the simulator is not installed"),
         ({"model": "broken.py:model"}, "broken.py fails on import: SyntaxError"),
         ({"data": "absent.npz"}, "there is no data file absent.npz"),
-        ({"data": "corrupt.npz"}, "corrupt.npz is not a readable .npz file"),
-        ({"data": "pickled.npz"}, "pickled.npz is not a readable .npz file"),
-        ({"data": "single.npy"}, "it holds a single array"),
+        ({"data": "taken"}, "taken is a folder; give the .npz file"),
+        ({"data": "corrupt.npz"}, "corrupt.npz is truncated or damaged"),
+        ({"data": "truncated.npz"}, "truncated.npz is truncated or damaged"),
+        ({"data": "pickled.npz"}, "array 'y' holds Python objects, which are not read"),
+        ({"data": "single.npy"}, "a .npy file, which holds a single array without a name"),
+        ({"data": "matlab5.npz"}, "a MATLAB v5 file; read it with scipy.io.loadmat(file), and"),
+        ({"data": "matlab7.npz"}, "a MATLAB v7.3 (HDF5) file; read it with h5py.File(file), and"),
+        ({"data": "hdf5.npz"}, "an HDF5 (or NetCDF 4) file"),
+        ({"data": "pickle.npz"}, "a pickle, which can run code and is not read"),
+        ({"data": "text.npz"}, "text.npz is no .npz file, but of a kind that its first bytes do"),
+        ({"data": "nothing.npz"}, "nothing.npz is no .npz file"),
+        ({"data": "empty.npz"}, "empty.npz holds no arrays; write them with numpy.savez"),
+        ({"data": "letter.npz"}, "its member 'letter.xml' is no array"),
         ({"data": "other.npz"}, r"arrays ['q'], and mine.py:model takes (y=None)"),
+        ({"data": "unnamed.npz"}, "Name the arrays as the arguments: numpy.savez(file, y=array)"),
+        ({"model": "leaving.py:model"}, "leaving.py fails on import: SystemExit: 3"),
+        ({"model": "binary.py:model"}, "binary.py fails on import: "),
+        ({"out": "mine.py/below"}, "mine.py is a file; give another path"),
         ({"data": "nan.npz"}, "NaN or infinite"),
         ({"methods": "lookup,magic"}, "unknown method 'magic'"),
         ({"reference": "dps"}, "'dps' is not among"),
@@ -108,6 +150,20 @@ def test_bad_input_is_one_line_and_leaves_nothing(here, changes, message):
     np.savez(here / "pickled.npz", y=np.array([{}], dtype=object))
     np.save(here / "single.npy", np.zeros(3))
     np.savez(here / "other.npz", q=np.zeros(1))
+    np.savez(here / "unnamed.npz", np.zeros(1))
+    np.savez(here / "empty.npz")
+    whole = (here / "other.npz").read_bytes()
+    (here / "truncated.npz").write_bytes(whole[: len(whole) // 2])
+    scipy.io.savemat(here / "matlab5.npz", {"y": np.zeros(3)}, appendmat=False)
+    (here / "matlab7.npz").write_bytes(b"MATLAB 7.3 MAT-file, Platform: GLNXA64".ljust(512))
+    h5py.File(here / "hdf5.npz", "w").close()
+    (here / "pickle.npz").write_bytes(pickle.dumps({"y": 0.2}))
+    (here / "text.npz").write_text("0.2, 0.3\n")
+    (here / "nothing.npz").write_bytes(b"")
+    with zipfile.ZipFile(here / "letter.npz", "w") as archive:
+        archive.writestr("letter.xml", "<letter/>")
+    (here / "leaving.py").write_text("raise SystemExit(3)\n")
+    (here / "binary.py").write_bytes(b"\x89HDF\r\n\x00\xff")
     np.savez(here / "nan.npz", y=np.float32(np.nan))
     (here / "taken").mkdir()
     (here / "taken" / "thesis.tex").write_text("years of work")
@@ -129,6 +185,31 @@ def test_report_of_something_else(here):
         assert result.exit_code == 2 and "not the folder of a stored run" in result.stderr
     (here / "empty" / "run.json").write_text("{")
     assert "cannot be read" in invoke("report", "empty").stderr
+    result = invoke("report", "data.npz")
+    assert result.exit_code == 2 and "data.npz is a file; give the folder" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("title", 3, "'title' must be text"),
+        ("methods", "lookup", "'methods' must be a list of names"),
+        ("methods", [1], "'methods' must be a list of names"),
+        ("methods", ["nuts"], "names the methods ['nuts'], and draws.nc holds draws of ['lookup']"),
+        ("reference", ["lookup"], "'reference' must be a name or null"),
+        ("notes", None, "'notes' must be an object of names and values"),
+        ("notes", [1], "'notes' must be an object of names and values"),
+        ("identity", "abc", "'identity' must be an object of names and texts"),
+    ],
+)
+def test_a_run_file_changed_by_hand_is_one_line(here, stored_run, field, value, message):
+    content = json.loads((stored_run / "run.json").read_text())
+    (here / "run").mkdir()
+    (here / "run" / "run.json").write_text(json.dumps({**content, field: value}))
+    (here / "run" / "draws.nc").write_bytes((stored_run / "draws.nc").read_bytes())
+    result = invoke("report", "run")
+    assert result.exit_code == 2 and message in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
 
 
 def test_demo_of_absent_examples(here):
@@ -174,7 +255,7 @@ def _(primals, tangents):
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 130, errors.decode()
-    assert b"finished methods are kept in out" in errors
+    assert b"what is finished is kept in out" in errors
     again = invoke(
         *("compare", "slow.py:model", "--data", "data.npz", "--out", "out"),
         *("--methods", "lookup", "--num-samples", "20", "--quiet"),
@@ -182,10 +263,48 @@ def _(primals, tangents):
     assert again.exit_code == 0, again.output
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_ctrl_c_is_heard_even_where_python_drops_exceptions(capsys):
-    """In a callback of the garbage collector, of which JAX has one."""
-    dropped = []
+@pytest.mark.parametrize("module", ["typer", "jax._src.lax"])
+def test_ctrl_c_during_start_up_is_one_line(module):
+    """A real process that is interrupted when the import of a module begins."""
+    code = f"""
+import os, signal, sys
+from ppl_memprior.cli import main
+
+class Interrupt:
+    def find_spec(name, path=None, target=None):
+        if name == {module!r}:
+            os.kill(os.getpid(), signal.SIGINT)
+
+assert {module!r} not in sys.modules
+sys.meta_path.insert(0, Interrupt)
+sys.argv = ["ppl-memprior", "demo", "stylized", "--out", "absent"]
+main()
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert ended.returncode == 130
+    assert ended.stderr == "\nppl-memprior: interrupted\n" and ended.stdout == ""
+
+
+def test_ctrl_c_is_heard_whatever_becomes_of_the_exception(capsys):
+    """Callbacks of compiled functions turn it into a RuntimeError."""
+
+    def work():
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            raise RuntimeError("INTERNAL: Traceback (most recent call last): ...") from None
+
+    with pytest.raises(typer.Exit) as stopped:
+        commands._guarded(work, Path("out"), as_json=False)
+    assert stopped.value.exit_code == 130
+    errors = capsys.readouterr().err
+    assert "interrupted; nothing was finished" in errors and len(errors.splitlines()) == 2
+
+
+def test_ctrl_c_is_heard_even_where_python_drops_exceptions(capsys, monkeypatch):
+    """In a callback of the garbage collector, of which JAX has one; nothing is printed of it."""
+    dropped, reported = [], []
+    monkeypatch.setattr(sys, "unraisablehook", reported.append)
 
     def interrupt_once(phase, info):
         if not dropped:
@@ -201,7 +320,7 @@ def test_ctrl_c_is_heard_even_where_python_drops_exceptions(capsys):
 
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(typer.Exit) as stopped:
-        cli._guarded(work, Path("out"), as_json=False)
-    assert dropped and stopped.value.exit_code == 130
-    assert "finished methods are kept in out" in capsys.readouterr().err
+        commands._guarded(work, Path("out"), as_json=False)
+    assert dropped and not reported and stopped.value.exit_code == 130
+    assert "interrupted; nothing was finished" in capsys.readouterr().err
     assert signal.getsignal(signal.SIGINT) is before

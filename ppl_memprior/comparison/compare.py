@@ -9,17 +9,21 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import xarray as xr
 from matplotlib.figure import Figure
 
+from ppl_memprior._files import check_writable_file
 from ppl_memprior._numbers import written
 from ppl_memprior.comparison import html, plots
+from ppl_memprior.comparison.identity import FINGERPRINT_HINT, value_text
 from ppl_memprior.comparison.latents import NUISANCE_COLUMNS, nuisance_rows
 from ppl_memprior.diagnostics import PosteriorSummary, Verdict, summarize_all, verdicts
 
@@ -43,6 +47,10 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "forwards": ("forward_evaluations", ",d"),
     "gradients": ("gradient_evaluations", ",d"),
 }
+_REMEDY = (
+    "Compare them separately; where they are one problem nevertheless, delete the attribute "
+    "'problem' of each tree"
+)
 # shown only where some posterior has them
 OPTIONAL = ("± se", "k-hat")
 
@@ -133,7 +141,19 @@ class Comparison:
 
         Returns:
             The path.
+
+        Raises:
+            TypeError: a path, title or notes of another type, before any figure is drawn.
+            ValueError: a path that is a folder or cannot be written.
         """
+        check_writable_file("the report", path)
+        if not isinstance(title, str):
+            raise TypeError(f"title must be text, got {type(title).__name__} {title!r}")
+        if notes is not None and not isinstance(notes, Mapping):
+            raise TypeError(
+                "notes must be a dict of names and values, {'seed': 0}, got "
+                f"{type(notes).__name__} {notes!r}"
+            )
         return html.write(
             path,
             title=title,
@@ -157,10 +177,12 @@ def compare(runs: Mapping[str, xr.DataTree], reference: str | None = None) -> Co
     Raises:
         TypeError: something else than posteriors by name.
         ValueError: no posterior, a reference that is not among them, or posteriors of problems
-            that differ in their unknown, its shape or the number of examples (which).
+            that differ: in the fingerprint that `run` stores with the draws, in their latent sites,
+            the shape of the unknown or the number of examples, in units or in the truth (which).
+            Draws without a fingerprint are compared by the others.
     """
     _check_runs(runs)
-    if reference is not None and reference not in runs:
+    if reference is not None and (not isinstance(reference, str) or reference not in runs):
         raise ValueError(f"reference {reference!r} is not among the posteriors {list(runs)}")
     summaries = summarize_all(runs, reference)
     return Comparison(runs, reference, summaries, tuple(verdicts(summaries, reference)))
@@ -176,6 +198,8 @@ def _check_runs(runs: Any) -> None:
         raise ValueError("compare needs at least one posterior; got none")
     unknowns: dict[tuple[Any, ...], str] = {}
     for name, tree in runs.items():
+        if not isinstance(name, str):
+            raise TypeError(f"the posteriors' names must be text, got {name!r}")
         if not isinstance(tree, xr.DataTree) or "prior_site" not in tree.attrs:
             raise TypeError(
                 f"the posterior {name!r} is no DataTree as run returns it, but a "
@@ -190,6 +214,56 @@ def _check_runs(runs: Any) -> None:
             for (site, shape, num), name in unknowns.items()
         )
         raise ValueError(f"compare takes posteriors of one problem: {described}")
+    _require_one("fingerprint of the problem", runs, _problem, f" ({FINGERPRINT_HINT}). {_REMEDY}")
+    _require_one("latent sites", runs, _latent_sites)
+    for site in dict.fromkeys(str(name) for tree in runs.values() for name in tree["posterior"]):
+        _require_one(f"units of {site!r}", runs, partial(_units, site=site))
+        _require_one(f"truth of {site!r}", runs, partial(_truth, site=site))
+
+
+def _require_one(
+    what: str,
+    runs: Mapping[str, xr.DataTree],
+    value: Callable[[xr.DataTree], str | None],
+    explanation: str = "",
+) -> None:
+    """Raise where the trees that have a value have several, naming which trees have which."""
+    owners: dict[str, list[str]] = {}
+    for name, tree in runs.items():
+        found = value(tree)
+        if found is not None:
+            owners.setdefault(found, []).append(name)
+    if len(owners) > 1:
+        described = "; ".join(f"{found} of {names}" for found, names in owners.items())
+        raise ValueError(
+            f"compare takes posteriors of one problem, and these differ in the {what}: {described}"
+            f"{explanation}"
+        )
+
+
+def _problem(tree: xr.DataTree) -> str | None:
+    if "problem" not in tree.attrs:
+        return None
+    precision = tree.attrs.get("precision")
+    return str(tree.attrs["problem"])[:8] + (f" ({precision})" if precision else "")
+
+
+def _latent_sites(tree: xr.DataTree) -> str | None:
+    names = tree.attrs.get("latent_sites")
+    return None if names is None else str(sorted(json.loads(names)))
+
+
+def _units(tree: xr.DataTree, *, site: str) -> str | None:
+    variables = tree["posterior"].data_vars
+    unit = variables[site].attrs.get("units") if site in variables else None
+    return None if unit is None else repr(unit)
+
+
+def _truth(tree: xr.DataTree, *, site: str) -> str | None:
+    if "truth" not in tree.children or site not in tree["truth"].data_vars:
+        return None
+    # whether it was handed over in single or in double precision is no difference
+    return value_text(tree["truth"][site].to_numpy().astype(np.float32))
 
 
 def _aligned(rows: list[list[str]]) -> list[str]:

@@ -23,11 +23,11 @@ from ppl_memprior._failures import first_few, tell_count
 from ppl_memprior._files import complete_or_nothing
 from ppl_memprior._method_checks import methods_that_take
 from ppl_memprior._progress import map_in_batches
+from ppl_memprior.comparison.labels import event_dims
 from ppl_memprior.diagnostics import distinct_examples, nearest_examples
 from ppl_memprior.distributions import LowRankGaussianMixture, MemorizedPrior
 from ppl_memprior.problem import InverseProblem
 
-FIELD_DIMS = ("depth", "distance")
 #: Dimensions and variables of the trees: no site can have such a name.
 RESERVED = (
     *("chain", "draw", "example", "chi_square", "responsibilities"),
@@ -59,21 +59,15 @@ def to_datatree(
     problem: InverseProblem,
     draws: Draws,
     *,
-    truth: ArrayLike | Mapping[str, ArrayLike] | None = None,
-    coords: Mapping[str, ArrayLike] | None = None,
-    units: Mapping[str, str] | None = None,
+    truth: Mapping[str, np.ndarray] | None = None,
     progress: bool = False,
 ) -> xr.DataTree:
-    """Label the draws and add what is derived from them.
+    """Name the draws' dimensions and add what is derived from them.
 
     Args:
         problem: where the draws come from.
         draws: a method's result.
-        truth: the true value of the prior's site, where it is known; or of several sites, by
-            name, where a deterministic site's truth is not what the prior's site gives.
-        coords: coordinate values of dimensions. With `depth` or `distance` (metres) among them,
-            sites of two dimensions of that shape are fields over depth and distance.
-        units: of sites, by their names.
+        truth: true values by site, as `labels.checked_truth` returns them, or None.
         progress: show a bar over the forward solves, on stderr.
 
     Returns:
@@ -107,21 +101,17 @@ def to_datatree(
         )
 
     posterior = {**latents, **{n: v.reshape(*chains, *v.shape[1:]) for n, v in derived.items()}}
-    shapes = {name: np.shape(value)[2:] for name, value in posterior.items()}
-    grid = field_shape(shapes, coords or {})
 
     def group(values: Mapping[str, Any], *lead: str) -> xr.Dataset:
         arrays = {
-            name: (_dims(name, value, lead, grid), np.asarray(value))
+            name: (
+                (*lead, *event_dims(name, np.shape(value)[len(lead) :], None)),
+                np.asarray(value),
+            )
             for name, value in values.items()
         }
         dataset = xr.Dataset(arrays)
-        for name, unit in (units or {}).items():
-            if name in dataset:
-                dataset[name].attrs["units"] = unit
-        known = {dim: np.asarray(c) for dim, c in (coords or {}).items() if dim in dataset.dims}
-        known |= {dim: np.arange(dataset.sizes[dim]) for dim in lead}
-        return dataset.assign_coords(known)
+        return dataset.assign_coords({dim: np.arange(dataset.sizes[dim]) for dim in lead})
 
     examples: dict[str, Any] = dict(_at_fields(problem, problem.examples))
     examples["prior_weight"] = np.exp(np.asarray(problem.prior.log_weights))
@@ -137,9 +127,8 @@ def to_datatree(
         "/examples": group(examples, "example"),
     }
     if truth is not None:
-        known_truth = truth if isinstance(truth, Mapping) else {problem.prior_name: truth}
-        at_truth = _at_fields(problem, jnp.asarray(known_truth[problem.prior_name])[None])
-        groups["/truth"] = group({**{n: v[0] for n, v in at_truth.items()}, **known_truth})
+        at_truth = _at_fields(problem, jnp.asarray(truth[problem.prior_name])[None])
+        groups["/truth"] = group({**{n: v[0] for n, v in at_truth.items()}, **truth})
     tree = xr.DataTree.from_dict(groups)
     tree.attrs.update(
         {
@@ -154,35 +143,6 @@ def to_datatree(
         }
     )
     return tree
-
-
-def field_shape(
-    shapes: Mapping[str, tuple[int, ...]], coords: Mapping[str, ArrayLike]
-) -> tuple[int, ...] | None:
-    """Shape of the sites whose dimensions are `depth` and `distance`: what the coordinates say.
-
-    Without their coordinates nothing tells a field from another array of two dimensions, such as
-    an image or a matrix, and none is one.
-
-    Args:
-        shapes: event shapes of the sites, by name.
-        coords: coordinate values of dimensions.
-
-    Raises:
-        ValueError: coordinates of `depth` or `distance` that fit no site.
-    """
-    lengths = {dim: np.size(coords[dim]) for dim in FIELD_DIMS if dim in coords}
-    if not lengths:
-        return None
-    planes = {name: shape for name, shape in shapes.items() if len(shape) == 2}
-    for shape in planes.values():
-        if all(lengths.get(dim, n) == n for dim, n in zip(FIELD_DIMS, shape, strict=True)):
-            return shape
-    given = " and ".join(f"{count} values of {dim!r}" for dim, count in lengths.items())
-    raise ValueError(
-        f"coords has {given}, which fit no site of two dimensions (depth, distance): "
-        + (", ".join(f"{name!r} has shape {shape}" for name, shape in planes.items()) or "none")
-    )
 
 
 def check_site_names(problem: InverseProblem) -> None:
@@ -257,16 +217,6 @@ def _at_draws(
     return {name: value[inverse.ravel()] for name, value in derived.items()}
 
 
-def _dims(
-    name: str, value: Any, lead: tuple[str, ...], grid: tuple[int, ...] | None
-) -> tuple[str, ...]:
-    """Dimension names: `depth` and `distance` for fields on the grid of the coordinates."""
-    shape = np.shape(value)[len(lead) :]
-    if shape == grid:
-        return (*lead, *FIELD_DIMS)
-    return (*lead, *(f"{name}_dim_{i}" for i in range(len(shape))))
-
-
 def save_trees(trees: Mapping[str, xr.DataTree], path: str | os.PathLike[str]) -> Path:
     """Write all trees as one NetCDF file, whole or not at all.
 
@@ -288,6 +238,10 @@ def load_trees(path: str | os.PathLike[str]) -> dict[str, xr.DataTree]:
     Raises:
         ValueError: the file is missing, not NetCDF, or holds no draws.
     """
+    name = os.fspath(path)
+    if not os.path.isfile(name):
+        found = "is a folder" if os.path.isdir(name) else "does not exist"
+        raise ValueError(f"{name} cannot be read as stored draws: it {found}")
     try:
         with xr.open_datatree(path, engine="h5netcdf") as root:
             root.load()
@@ -299,10 +253,17 @@ def load_trees(path: str | os.PathLike[str]) -> dict[str, xr.DataTree]:
             }
             for name, child in root.children.items():
                 trees[name].attrs.update({k: _plain(v) for k, v in child.attrs.items()})
-    except (OSError, ValueError, KeyError) as error:
-        raise ValueError(f"{os.fspath(path)} cannot be read as stored draws: {error}") from error
-    if not trees or any("posterior" not in tree.children for tree in trees.values()):
-        raise ValueError(f"{os.fspath(path)} holds no posterior draws")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{name} cannot be read as stored draws: {reason}") from error
+    if not trees or any(
+        not {"posterior", "examples"} <= set(tree.children) or "prior_site" not in tree.attrs
+        for tree in trees.values()
+    ):
+        raise ValueError(
+            f"{name} holds no posterior draws as ppl_memprior.run stores them; its groups are "
+            f"{list(trees)}"
+        )
     return trees
 
 

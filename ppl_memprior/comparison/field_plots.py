@@ -16,7 +16,6 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
 
-from ppl_memprior.comparison.convert import FIELD_DIMS
 from ppl_memprior.comparison.figure_style import (
     Runs,
     fitted,
@@ -25,6 +24,7 @@ from ppl_memprior.comparison.figure_style import (
     units_of,
     whole_numbers,
 )
+from ppl_memprior.comparison.labels import FIELD_DIMS
 
 FLATTEST, STEEPEST = 0.3, 1.7  # height over width of a panel; fields beyond are stretched
 

@@ -57,6 +57,11 @@ class Settings:
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
             smallest = _SMALLEST.get(name, 1)
+            if isinstance(value, bool) or not isinstance(value, int | np.integer):
+                raise TypeError(
+                    f"{name} must be a whole number, at least {smallest}, got "
+                    f"{type(value).__name__} {value!r}"
+                )
             if value < smallest:
                 raise ValueError(f"{name} must be at least {smallest}, got {value}")
 

@@ -13,18 +13,25 @@ import zlib
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
+from typing import Any
 
 import jax
-import numpy as np
 import xarray as xr
 from jax.typing import ArrayLike
 
-from ppl_memprior._fingerprint import hash_of, problem_fingerprint
+from ppl_memprior._files import check_writable_folder
 from ppl_memprior.comparison.convert import (
     check_site_names,
     load_trees,
     save_trees,
     to_datatree,
+)
+from ppl_memprior.comparison.identity import differences, identity_of
+from ppl_memprior.comparison.labels import (
+    checked_coords,
+    checked_truth,
+    checked_units,
+    labelled,
 )
 from ppl_memprior.comparison.methods import METHODS, Means, Settings
 from ppl_memprior.inference import check_executor
@@ -66,33 +73,47 @@ def run(
             `client.get_executor()` included; here, without one.
         store: folder that keeps each method's draws as soon as it is done (`draws.nc`), and until
             all are done also their work at single examples (`unfinished`). Called again with the
-            same problem, key and settings, finished methods are read from there, and an
-            interrupted or killed one goes on with what it had.
+            same problem, key, settings and truth, finished methods are read from there, and an
+            interrupted or killed one goes on with what it had. `coords` and `units` may change:
+            the stored draws take the new ones. Draws of methods that are not named are kept.
         progress: show bars on stderr.
 
     Returns:
         By the method's name a `DataTree` with the groups `posterior`, `sample_stats`, `examples`
         and `truth`, and attributes: `log_evidence` where the method has it, `seconds` (wall
-        time, compilation included), `num_forward_evaluations`, `num_gradient_evaluations`; of
+        time, compilation included), `num_forward_evaluations`, `num_gradient_evaluations`, and
+        what the draws come from: `problem` (a fingerprint), `precision`, `key`, `settings`,
+        `truth`; of
         "psis" also `log_evidence_error`, `khat`, `num_importance_draws`, `importance_ess` and
         `ess` (of the draws taken among the weighted ones).
 
     Raises:
-        TypeError: no executor.
-        ValueError: an unknown method; a method that cannot take the problem, or a site whose name
-            is taken (before any work is done); a process pool that forks; a store that belongs to
-            another problem, key or settings.
+        TypeError: an argument of another type, before any work is done.
+        ValueError: before any work is done, an unknown method; a method that cannot take the
+            problem; a site whose name is taken; coordinates, units or a truth that fit no site; a
+            process pool that forks; a store that cannot be written to, or that belongs to another
+            problem, key, settings or truth (which of them, and how they differ).
         RuntimeError: work at an example failed in a worker (which example).
     """
-    settings = settings or Settings()
+    settings = Settings() if settings is None else settings
     check_methods(problem, methods)
-    _check_truth(problem, truth)
+    _check_settings(settings)
+    _check_key(rng_key)
+    known = checked_truth(problem, truth)
+    labels = (checked_coords(problem, coords), checked_units(problem, units))
     if executor is not None:
         check_executor(executor)
+    if store is not None:
+        check_writable_folder("store", store)
     unfinished = None if store is None else Path(store) / UNFINISHED
     means = Means(executor, unfinished, progress)
-    identity = fingerprint(problem, rng_key, settings, truth)
-    finished = _finished(store, identity)
+    identity = identity_of(problem, rng_key, settings, known)
+    finished = {}
+    if store is not None:
+        stored = stored_draws(store, identity)
+        finished = {name: labelled(tree, *labels) for name, tree in stored.items()}
+        if any(not tree.identical(stored[name]) for name, tree in finished.items()):
+            save_trees(finished, Path(store) / DRAWS_FILE)
     for name in methods:
         if name in finished:
             continue
@@ -100,11 +121,9 @@ def run(
         start = time.perf_counter()
         draws = METHODS[name].draw(problem, key, settings, means)
         seconds = time.perf_counter() - start
-        tree = to_datatree(
-            problem, draws, truth=truth, coords=coords, units=units, progress=progress
-        )
-        tree.attrs.update({"method": name, "seconds": seconds, "fingerprint": identity})
-        finished[name] = tree
+        tree = to_datatree(problem, draws, truth=known, progress=progress)
+        tree.attrs.update({"method": name, "seconds": seconds, **identity})
+        finished[name] = labelled(tree, *labels)
         if store is not None:
             save_trees(finished, Path(store) / DRAWS_FILE)
     if unfinished is not None:
@@ -114,58 +133,58 @@ def run(
 
 def check_methods(problem: InverseProblem, methods: Sequence[str]) -> None:
     """Raise a `ValueError` for an unknown method or one that cannot take the problem."""
-    if not methods or isinstance(methods, str):
+    if not isinstance(methods, Sequence) or isinstance(methods, str) or not methods:
         raise ValueError(f"methods is a list of names out of {list(METHODS)}, got {methods!r}")
-    unknown = [name for name in methods if name not in METHODS]
-    if unknown:
-        raise ValueError(f"unknown method {unknown[0]!r}; there are: {', '.join(METHODS)}")
+    for name in methods:
+        if not isinstance(name, str) or name not in METHODS:
+            raise ValueError(f"unknown method {name!r}; there are: {', '.join(METHODS)}")
     require_problem(problem, "run")
     check_site_names(problem)
     for name in methods:
         METHODS[name].check(problem)
 
 
-def _check_truth(
-    problem: InverseProblem, truth: ArrayLike | Mapping[str, ArrayLike] | None
-) -> None:
-    if truth is None:
-        return
-    value = truth.get(problem.prior_name) if isinstance(truth, Mapping) else truth
-    if value is None or np.shape(value) != problem.event_shape:
-        raise ValueError(
-            f"truth must give the prior's site {problem.prior_name!r} a value of event shape "
-            f"{problem.event_shape}, got {'none' if value is None else np.shape(value)}"
+def stored_draws(
+    store: str | os.PathLike[str], identity: Mapping[str, str]
+) -> dict[str, xr.DataTree]:
+    """The draws that a folder holds by the method's name; none where it holds none.
+
+    Args:
+        store: the folder.
+        identity: what the draws must come from, `identity_of`.
+
+    Raises:
+        ValueError: they come from something else (what differs), or cannot be read.
+    """
+    path = Path(store) / DRAWS_FILE
+    if not path.exists():
+        return {}
+    trees = load_trees(path)
+    for name, tree in trees.items():
+        found = differences(tree.attrs, identity)
+        if found:
+            raise ValueError(
+                f"{os.fspath(store)} holds draws ({name}) of another run: {found}. Choose another "
+                "folder, or remove that one"
+            )
+    return trees
+
+
+def _check_settings(settings: Any) -> None:
+    if not isinstance(settings, Settings):
+        raise TypeError(
+            f"settings must be a Settings, got {type(settings).__name__}: write "
+            "Settings(num_samples=1000)"
         )
 
 
-def fingerprint(
-    problem: InverseProblem,
-    rng_key: jax.Array,
-    settings: Settings,
-    truth: ArrayLike | Mapping[str, ArrayLike] | None = None,
-) -> str:
-    """A hash of everything that the stored trees depend on, 16 hexadecimal digits.
-
-    Of the problem, as `problem_fingerprint` sees it, the key, the settings and the truth.
-    """
-    known = truth if isinstance(truth, Mapping) else {"": truth}
-    truths = [
-        part
-        for name, value in known.items()
-        for part in (name, "unknown" if value is None else value)
-    ]
-    key = np.asarray(jax.random.key_data(rng_key))
-    return hash_of(problem_fingerprint(problem), key, repr(settings), *truths)[:16]
-
-
-def _finished(store: str | os.PathLike[str] | None, identity: str) -> dict[str, xr.DataTree]:
-    if store is None or not (Path(store) / DRAWS_FILE).exists():
-        return {}
-    trees = load_trees(Path(store) / DRAWS_FILE)
-    for name, tree in trees.items():
-        if tree.attrs.get("fingerprint") != identity:
-            raise ValueError(
-                f"{os.fspath(store)} holds draws ({name}) of another problem, seed or settings; "
-                "choose another folder or remove that one"
-            )
-    return trees
+def _check_key(rng_key: Any) -> None:
+    try:
+        jax.random.fold_in(rng_key, 0)
+    except (TypeError, ValueError):
+        seed = rng_key if isinstance(rng_key, int) else 0
+        found = getattr(rng_key, "shape", None)
+        described = repr(rng_key) if found is None else f"an array of shape {found}"
+        raise TypeError(
+            f"rng_key must be one JAX random key, got {described}: write jax.random.key({seed})"
+        ) from None

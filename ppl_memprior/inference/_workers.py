@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import concurrent.futures
 import importlib
+import multiprocessing
 import threading
 import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -33,6 +34,12 @@ MAX_IN_FLIGHT = 512
 #: Problems, each with one task, that a worker process keeps compiled.
 MAX_PREPARED = 8
 
+_WHY_WORKERS_DIE = (
+    "Where workers die at once, the script starts them outside of `if __name__ == '__main__':`, "
+    "which processes need because each of them imports the script; where they die later, memory "
+    "may be short: give the executor fewer workers"
+)
+
 _LOCK = threading.RLock()  # a task may prepare with the help of another
 _PREPARED: OrderedDict[str, BatchFunction] = OrderedDict()
 
@@ -43,6 +50,7 @@ def check_executor(executor: Any) -> None:
     Raises:
         TypeError: not a `concurrent.futures.Executor`.
         ValueError: a process pool that forks.
+        RuntimeError: the call is made while a worker of a process pool imports the script.
     """
     if not isinstance(executor, Executor):
         hint = "client.get_executor() gives one" if hasattr(executor, "get_executor") else ""
@@ -51,6 +59,12 @@ def check_executor(executor: Any) -> None:
             + (f"; {hint}" if hint else "")
         )
     context = getattr(executor, "_mp_context", None)
+    # set while a new process imports the script that started it
+    if context is not None and getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise RuntimeError(
+            "a worker process imports this script and comes upon a call that starts workers; put "
+            "the script's work under `if __name__ == '__main__':`"
+        )
     if context is not None and context.get_start_method() == "fork":
         raise ValueError(
             "this ProcessPoolExecutor forks, and a forked JAX hangs; start its workers anew: "
@@ -101,7 +115,7 @@ def run_on_workers(
     waiting = iter(batches)
     running: dict[Future[list[Record]], np.ndarray] = {}
     try:
-        while _fill(running, waiting, submit, size):
+        while _fill(running, waiting, submit, size, task):
             done, _ = concurrent.futures.wait(
                 running, return_when=concurrent.futures.FIRST_COMPLETED
             )
@@ -123,10 +137,14 @@ def _fill(
     waiting: Iterator[np.ndarray],
     submit: Submit,
     size: int,
+    task: ExampleTask,
 ) -> bool:
     """Hand out batches up to the limit; whether any is out."""
     while len(running) < MAX_IN_FLIGHT and (batch := next(waiting, None)) is not None:
-        running[submit(filled_up(batch, size))] = batch
+        try:
+            running[submit(filled_up(batch, size))] = batch
+        except BrokenExecutor as error:  # it died between two batches
+            raise _failure(error, batch, task) from error
     return bool(running)
 
 
@@ -147,10 +165,15 @@ def _result(future: Future[list[Record]], batch: np.ndarray, task: ExampleTask) 
         return future.result()
     if not isinstance(error, Exception):  # Ctrl-C, or an exit, that arrived in the worker
         raise error
-    raise RuntimeError(
+    raise _failure(error, batch, task) from error
+
+
+def _failure(error: Exception, batch: np.ndarray, task: ExampleTask) -> RuntimeError:
+    hint = f". {_WHY_WORKERS_DIE}" if isinstance(error, BrokenExecutor) else ""
+    return RuntimeError(
         f"{task.name} failed in a worker at {examples_named(batch)}: "
-        f"{type(error).__name__}: {error}"
-    ) from error
+        f"{type(error).__name__}: {str(error).rstrip('.')}{hint}"
+    )
 
 
 def _submitter(executor: Executor, problem: InverseProblem, task: ExampleTask) -> Submit:

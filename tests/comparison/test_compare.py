@@ -116,8 +116,63 @@ def test_refuses_posteriors_of_different_problems(cubic_runs):
         compare([one])
 
 
+def test_refuses_runs_of_different_problems(cubic_runs, cubic_problem, short):
+    """Same sites, shapes and examples, other data: only the fingerprint knows."""
+    options = {"settings": short, "progress": False}
+    one = cubic_runs["lookup"]
+    same = run(cubic_problem(0.0, 0.3), ["lookup"], jax.random.key(5), **options)["lookup"]
+    other = run(cubic_problem(0.4, 0.3), ["lookup"], jax.random.key(0), **options)["lookup"]
+    assert list(compare({"a": one, "b": same}).table.index) == ["a", "b"]
+    with pytest.raises(ValueError) as refused:
+        compare({"a": one, "b": other, "c": same})
+    ids = [tree.attrs["problem"][:8] for tree in (one, other)]
+    assert f"{ids[0]} (float32) of ['a', 'c']; {ids[1]} (float32) of ['b']" in str(refused.value)
+    assert "another processor or version of JAX rounds differently" in str(refused.value)
+
+    earlier = other.copy()
+    del earlier.attrs["problem"]  # as an earlier version stored it
+    assert list(compare({"a": one, "b": earlier}).table.index) == ["a", "b"]
+
+
+def test_refuses_runs_whose_units_or_truth_differ(field_runs):
+    one = field_runs["lookup"]
+    other = one.copy(deep=True)
+    other["posterior"]["v"].attrs["units"] = "km/s"
+    with pytest.raises(ValueError, match=r"units of 'v': 'm/s' of \['a'\]; 'km/s' of \['b'\]"):
+        compare({"a": one, "b": other})
+    del other["posterior"]["v"].attrs["units"]
+    compare({"a": one, "b": other})
+    other["truth"]["v"] = one["truth"]["v"] + 1
+    with pytest.raises(ValueError, match="differ in the truth of 'v': 4x5 numbers"):
+        compare({"a": one, "b": other})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"path": "."}, ValueError, "the report . is a folder; give a file's path"),
+        ({"path": __file__ + "/report.html"}, ValueError, "is a file; give another path"),
+        ({"path": 3}, TypeError, "the report must be a path, got int 3"),
+        ({"title": None}, TypeError, "title must be text, got NoneType None"),
+        ({"notes": ["seed"]}, TypeError, "notes must be a dict of names and values"),
+    ],
+    ids=str,
+)
+def test_arguments_of_the_page_are_checked_before_any_figure(
+    cubic_runs, tmp_path, monkeypatch, arguments, error, message
+):
+    comparison = compare({"lookup": cubic_runs["lookup"]})
+    monkeypatch.setattr("ppl_memprior.comparison.plots.figures", lambda *_: pytest.fail("drawn"))
+    with pytest.raises(error, match=message):
+        comparison.to_html(**{"path": tmp_path / "report.html", **arguments})
+
+
 def test_refuses_nothing_and_unknown_references(cubic_runs):
     with pytest.raises(ValueError, match="at least one posterior"):
         compare({})
     with pytest.raises(ValueError, match="'smc' is not among"):
         compare(cubic_runs, reference="smc")
+    with pytest.raises(ValueError, match=r"\['nuts'\] is not among"):
+        compare(cubic_runs, reference=["nuts"])
+    with pytest.raises(TypeError, match="names must be text, got 3"):
+        compare({3: cubic_runs["nuts"]})

@@ -25,7 +25,7 @@ from ppl_memprior import (
     run,
 )
 from ppl_memprior.comparison import METHODS, load_trees, save_trees
-from ppl_memprior.comparison.convert import field_shape
+from ppl_memprior.comparison.labels import field_shape
 from ppl_memprior.comparison.methods import Method
 from ppl_memprior.diagnostics import summarize
 from ppl_memprior.inference._linearize_tasks import DenseTask
@@ -127,16 +127,32 @@ def test_finished_methods_survive_an_interruption(cubic_problem, short, tmp_path
     assert worked == ["lookup", "linearized"] and list(runs) == names
 
 
-@pytest.mark.parametrize("change", ["data", "seed", "settings"])
-def test_a_store_of_another_run_is_refused(cubic_problem, short, tmp_path, change):
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("data", r"the problem has the fingerprint \w{8} there, \w{8} here \("),
+        ("seed", "key 0 0 there, 0 1 here. Choose"),
+        ("settings", "another run: setting num_samples 100 there, 50 here. Choose"),
+        ("truth", "truth unknown there, x = 0.5 here. Choose"),
+        ("version", "an earlier version stored it"),
+    ],
+)
+def test_a_store_of_another_run_is_refused_and_says_why(
+    cubic_problem, short, tmp_path, change, message
+):
     problem = cubic_problem(0.0, 0.3)
     run(problem, ["lookup"], KEY, settings=short, store=tmp_path, progress=False)
+    if change == "version":
+        trees = load_trees(tmp_path / "draws.nc")
+        del trees["lookup"].attrs["problem"]
+        save_trees(trees, tmp_path / "draws.nc")
     before = (tmp_path / "draws.nc").read_bytes()
     other = cubic_problem(0.1, 0.3) if change == "data" else problem
     key = jax.random.key(1) if change == "seed" else KEY
     settings = replace(short, num_samples=50) if change == "settings" else short
-    with pytest.raises(ValueError, match="another problem, seed or settings"):
-        run(other, ["lookup"], key, settings=settings, store=tmp_path, progress=False)
+    truth = 0.5 if change == "truth" else None
+    with pytest.raises(ValueError, match=message):
+        run(other, ["lookup"], key, settings=settings, truth=truth, store=tmp_path, progress=False)
     assert (tmp_path / "draws.nc").read_bytes() == before
 
 
@@ -145,13 +161,13 @@ def test_fingerprint_is_the_same_in_every_process():
     code = (
         "import jax, jax.numpy as jnp, numpyro, numpyro.distributions as dist\n"
         "import ppl_memprior as mp\n"
-        "from ppl_memprior.comparison.run import fingerprint\n"
+        "from ppl_memprior.comparison.identity import identity_of\n"
         "prior = mp.DiffusionMixturePrior(jnp.asarray([-1.0, 0.5]), 0.3)\n"
         "def model(data=None):\n"
         "    x = numpyro.sample('x', prior)\n"
         "    numpyro.sample('y', dist.Normal(x, 0.3), obs=data)\n"
         "problem = mp.InverseProblem(model, data=0.2)\n"
-        "print(fingerprint(problem, jax.random.key(0), mp.Settings()))\n"
+        "print(identity_of(problem, jax.random.key(0), mp.Settings())['problem'])\n"
     )
     found = {
         subprocess.run(
@@ -163,7 +179,7 @@ def test_fingerprint_is_the_same_in_every_process():
         ).stdout
         for seed in ("1", "2", "3")
     }
-    assert len(found) == 1 and len(found.pop().strip()) == 16
+    assert len(found) == 1 and len(found.pop().strip()) == 64
 
 
 def test_field_labels_and_units(short):
@@ -195,6 +211,101 @@ def test_coordinates_alone_make_a_site_a_field():
     assert field_shape(shapes, {"depth": [0.0, 10.0]}) == (2, 3)
     with pytest.raises(ValueError, match=r"4 values of 'depth', which fit no site.*'v' has shape"):
         field_shape(shapes, {"depth": range(4)})
+
+
+def field_problem():
+    """A field of 2 x 3 cells and a deterministic site of its rows."""
+
+    def model(data=None):
+        v = numpyro.sample("v", DiffusionMixturePrior(jnp.zeros((4, 2, 3)), 0.2))
+        numpyro.deterministic("profile", v.mean(1))
+        numpyro.sample("y", dist.Normal(v.sum(0), 0.3).to_event(1), obs=data)
+
+    return InverseProblem(model, data=jnp.zeros(3))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"coords": {"depth": [0.0]}}, ValueError, "1 values of 'depth', which fit no site"),
+        ({"coords": {"v_dim_0": [0.0]}}, ValueError, r"must have the shape \(2,\), got \(1,\)"),
+        ({"coords": {"deep": [0.0]}}, ValueError, "'deep', which no site has; .*'v_dim_0' \\(2\\)"),
+        (
+            {"coords": {"depth": ["a", "b"]}},
+            TypeError,
+            r"coords\['depth'\] must be an array of real",
+        ),
+        ({"coords": {"depth": [0.0, np.nan]}}, ValueError, "1 of 2 numbers are NaN"),
+        ({"coords": [0.0]}, TypeError, "coords must be a dict"),
+        ({"units": {"w": "m/s"}}, ValueError, r"units names the site 'w', .* \['v', 'profile'\]"),
+        ({"units": {"v": 3}}, TypeError, "must be text such as 'm/s', got int 3"),
+        ({"truth": {"v": np.zeros((2, 3)), "w": 1.0}}, ValueError, "truth names the site 'w'"),
+        ({"truth": {"profile": np.zeros(2)}}, ValueError, "the prior's site 'v' a value of event"),
+        ({"truth": {"v": np.zeros((2, 3)), "profile": 1.0}}, ValueError, r"shape \(2,\), got \(\)"),
+        ({"truth": np.full((2, 3), np.inf)}, ValueError, "6 of 6 numbers are NaN or infinite"),
+        ({"truth": np.zeros((2, 3), complex)}, TypeError, "must be real, got dtype complex128"),
+        ({"rng_key": 3}, TypeError, r"got 3: write jax.random.key\(3\)"),
+        ({"rng_key": jax.random.split(KEY, 2)}, TypeError, r"got an array of shape \(2,\)"),
+        ({"methods": [["lookup"]]}, ValueError, "unknown method"),
+        ({"methods": 3}, ValueError, "methods is a list of names"),
+        ({"settings": {"num_samples": 3}}, TypeError, "settings must be a Settings, got dict"),
+        ({"store": 3}, TypeError, "store must be a path, got int 3"),
+        ({"store": __file__}, ValueError, "is a file; give another path"),
+        ({"store": __file__ + "/below"}, ValueError, "is a file; give another path"),
+    ],
+    ids=str,
+)
+def test_arguments_are_checked_before_any_work(monkeypatch, arguments, error, message):
+    def work(*_):
+        raise AssertionError("work was done")
+
+    module = sys.modules["ppl_memprior.comparison.run"]
+    monkeypatch.setattr(module, "METHODS", {"lookup": Method(METHODS["lookup"].check, work)})
+    given = {"methods": ["lookup"], "rng_key": KEY, "progress": False, **arguments}
+    with pytest.raises(error, match=message):
+        run(field_problem(), **given)
+
+
+def test_a_folder_without_permission_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write everywhere
+    with pytest.raises(ValueError, match="cannot be written to: no permission to write into"):
+        run(field_problem(), ["lookup"], KEY, store=tmp_path / "out")
+
+
+def test_stored_draws_take_new_labels_and_no_other_names(short, tmp_path):
+    options = {"settings": short, "store": tmp_path, "progress": False}
+    first = run(field_problem(), ["lookup"], KEY, **options, units={"v": "km/s"})["lookup"]
+    labels = {"units": {"profile": "m/s"}, "coords": {"depth": [0.0, 10.0]}}
+    again = run(field_problem(), ["lookup"], KEY, **options, **labels)["lookup"]
+    fresh = run(field_problem(), ["lookup"], KEY, settings=short, progress=False, **labels)
+    fresh["lookup"].attrs["seconds"] = first.attrs["seconds"]
+    xr.testing.assert_identical(again, fresh["lookup"])
+    stored = load_trees(tmp_path / "draws.nc")["lookup"]
+    xr.testing.assert_identical(stored["posterior"], again["posterior"])
+    np.testing.assert_array_equal(first["posterior"]["v"], again["posterior"]["v"])
+
+
+def test_a_renamed_deterministic_is_another_problem(short, tmp_path):
+    def model(name):
+        def made(data=None):
+            x = numpyro.sample("x", DiffusionMixturePrior(jnp.asarray([-1.0, 0.5]), 0.3))
+            numpyro.deterministic(name, 2 * x)
+            numpyro.sample("y", dist.Normal(x, 0.3), obs=data)
+
+        return InverseProblem(made, data=0.2)
+
+    options = {"settings": short, "store": tmp_path, "progress": False}
+    run(model("twice"), ["lookup"], KEY, **options)
+    with pytest.raises(ValueError, match="the names of the sites"):
+        run(model("double"), ["lookup"], KEY, **options)
+
+
+def test_methods_that_are_not_asked_for_stay_in_the_store(cubic_problem, short, tmp_path):
+    problem = cubic_problem(0.0, 0.3)
+    options = {"settings": short, "store": tmp_path, "progress": False}
+    run(problem, ["lookup"], KEY, **options)
+    assert list(run(problem, ["linearized"], KEY, **options)) == ["linearized"]
+    assert list(load_trees(tmp_path / "draws.nc")) == ["lookup", "linearized"]
 
 
 def test_repeats_of_smc_are_chains_without_an_order(cubic_problem, short):
@@ -275,6 +386,10 @@ def test_bad_settings_and_truth(cubic_problem):
         Settings(num_samples=0)
     with pytest.raises(ValueError, match="num_importance_draws must be at least 25, got 10"):
         Settings(num_importance_draws=10)
+    for value in ("many", None, 10.5, 1000.0, True, np.nan):
+        with pytest.raises(TypeError, match="num_samples must be a whole number, at least 4, got"):
+            Settings(num_samples=value)
+    assert Settings(num_samples=np.int64(10)).num_samples == 10
     with pytest.raises(ValueError, match=r"event shape \(\), got \(3,\)"):
         run(cubic_problem(0.0, 0.3), ["lookup"], KEY, truth=jnp.zeros(3))
 

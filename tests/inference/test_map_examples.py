@@ -6,9 +6,15 @@ import pickle
 import runpy
 import sys
 import time
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import (
+    BrokenExecutor,
+    Executor,
+    Future,
+    ProcessPoolExecutor,
+    ThreadPoolExecutor,
+)
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import current_process, get_context
 from pathlib import Path
 from typing import ClassVar
 
@@ -210,6 +216,31 @@ def test_executors_that_cannot_work_are_refused_first(problem, monkeypatch):
     monkeypatch.setitem(sys.modules, "cloudpickle", None)
     with pytest.raises(ImportError, match="pip install cloudpickle"):
         lookup(problem, executor=PicklingExecutor())
+
+
+def test_a_script_without_the_main_guard_is_told_of_it(problem, monkeypatch):
+    """In the worker that imports the script, and where the dead worker is missed."""
+    monkeypatch.setattr(current_process(), "_inheriting", True, raising=False)
+    with (
+        ProcessPoolExecutor(1, mp_context=get_context("spawn")) as processes,
+        pytest.raises(RuntimeError, match="work under `if __name__ == '__main__':`"),
+    ):
+        lookup(problem, executor=processes)
+    monkeypatch.undo()
+
+    class Dead(Executor):
+        at_once: bool
+
+        def submit(self, *_):
+            if self.at_once:
+                raise BrokenExecutor("terminated abruptly.")
+            future = Future()
+            future.set_exception(BrokenExecutor("terminated abruptly."))
+            return future
+
+    for Dead.at_once in (True, False):
+        with pytest.raises(RuntimeError, match="abruptly. Where workers die at once, .*__main__"):
+            lookup(problem, executor=Dead())
 
 
 def test_double_precision_reaches_every_worker():

@@ -1,4 +1,4 @@
-"""The command line: progress on stderr, the table on stdout, exit codes for scripts.
+"""The commands: progress on stderr, the table on stdout, exit codes for scripts.
 
 0: done. 2: bad input, one line on stderr. 130: interrupted; what was finished is kept.
 """
@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import _thread
+import importlib
 import json
 import os
 import signal
@@ -99,7 +100,8 @@ def compare(
     reference: Annotated[
         str | None,
         typer.Option(
-            help="Method to measure distances to; by default mode-jump if run, else nuts if run."
+            help="Method to measure distances to; by default mode-jump if run, else nuts if run, "
+            "also in an earlier call."
         ),
     ] = None,
     num_samples: Annotated[int, typer.Option(help="Draws of each chain.")] = 1000,
@@ -119,9 +121,10 @@ def compare(
         names = tuple(name.strip() for name in methods.split(",") if name.strip())
         problem = user_model.read_problem(model, data)
         check_methods(problem, names)
-        chosen = reference or next((m for m in ("mode-jump", "nuts") if m in names), None)
-        if chosen is not None and chosen not in names:
-            raise ValueError(f"the reference {chosen!r} is not among the methods {list(names)}")
+        compared = list(dict.fromkeys((*workspace.finished_methods(folder), *names)))
+        chosen = reference or next((m for m in ("mode-jump", "nuts") if m in compared), None)
+        if chosen is not None and chosen not in compared:
+            raise ValueError(f"the reference {chosen!r} is not among the methods {compared}")
         study = demos.Study(
             title=f"Posteriors of {model}",
             problem=problem,
@@ -153,11 +156,6 @@ def report(
     _guarded(work, directory, as_json)
 
 
-def main() -> None:
-    """Entry point of the `ppl-memprior` command."""
-    app()
-
-
 def _run(study: Any, seed: int, folder: Path, as_json: bool, quiet: bool) -> dict[str, Any]:
     from ppl_memprior import workspace
 
@@ -177,35 +175,47 @@ def _show(comparison: Any, title: str | None, folder: Path, as_json: bool) -> di
 def _guarded(work: Callable[[], list[dict[str, Any]]], out: Path, as_json: bool) -> None:
     """Turn bad input into one line and exit code 2, and an interruption into 130."""
     try:
-        with _insistent_interrupts():
-            results = work()
+        # before Ctrl-C raises exceptions, some of which an import would catch or print
+        importlib.import_module("ppl_memprior.workspace")
+        with _insistent_interrupts() as interrupted:
+            try:
+                results = work()
+            except Exception as error:
+                # what an exception became on its way through a compiled function, for example
+                if interrupted.is_set():
+                    raise KeyboardInterrupt from error
+                raise
+    except KeyboardInterrupt as interrupt:
+        kept = (
+            f"what is finished is kept in {out}, the same command goes on from there"
+            if out.exists()
+            else "nothing was finished"
+        )
+        print(f"\nppl-memprior: interrupted; {kept}", file=sys.stderr)
+        raise typer.Exit(130) from interrupt
     except (ValueError, ImportError, OSError, RuntimeError, TypeError) as error:
         message = " ".join(str(error).split())
         print(f"ppl-memprior: {message}", file=sys.stderr)
         raise typer.Exit(2) from error
-    except KeyboardInterrupt as interrupt:
-        print(
-            f"\nppl-memprior: interrupted; finished methods are kept in {out}, the same command "
-            "goes on from there",
-            file=sys.stderr,
-        )
-        raise typer.Exit(130) from interrupt
     if as_json:
-        print(json.dumps(results[0] if len(results) == 1 else results, indent=2))
+        print(json.dumps(results[0] if len(results) == 1 else results, indent=2), flush=True)
 
 
 @contextmanager
-def _insistent_interrupts() -> Iterator[None]:
+def _insistent_interrupts() -> Iterator[threading.Event]:
     """Let Ctrl-C raise KeyboardInterrupt, and again every second until it gets out of here.
 
     Once is not enough: Python drops an exception that is raised inside a callback of the garbage
-    collector, JAX registers such a callback, and the signal may arrive in it.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield  # signals are handled in the main thread only
-        return
-    caught = threading.Event()
+    collector, JAX registers such a callback, and the signal may arrive in it. Python also prints
+    what it drops, with a traceback, which is left out here.
 
+    Yields:
+        An event that is set once there was an interruption.
+    """
+    interrupted, caught = threading.Event(), threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield interrupted  # signals are handled in the main thread only
+        return
     main = threading.get_ident()
 
     def repeat() -> None:
@@ -218,13 +228,24 @@ def _insistent_interrupts() -> Iterator[None]:
     repeater = threading.Thread(target=repeat, daemon=True)
 
     def interrupt(_signal: int, _frame: Any) -> None:
-        if repeater.ident is None:
+        if caught.is_set():
+            return
+        if not interrupted.is_set():
+            interrupted.set()
             repeater.start()
         raise KeyboardInterrupt
 
+    def report_dropped(dropped: Any) -> None:
+        if not issubclass(dropped.exc_type, KeyboardInterrupt):
+            report_before(dropped)
+
+    report_before, sys.unraisablehook = sys.unraisablehook, report_dropped
     previous = signal.signal(signal.SIGINT, interrupt)
     try:
-        yield
+        yield interrupted
     finally:
         caught.set()
+        if interrupted.is_set():
+            repeater.join()
         signal.signal(signal.SIGINT, previous)
+        sys.unraisablehook = report_before
