@@ -58,3 +58,11 @@ def selected(accept: jax.Array, there: Any, here: Any) -> Any:
     pairs = {name: (getattr(there, name), getattr(here, name)) for name in names}
     choose = partial(jax.tree.map, partial(jnp.where, accept))
     return here._replace(**{name: choose(*pair) for name, pair in pairs.items()})
+
+
+def failed_at(state: Any) -> jax.Array:
+    """Whether the simulation failed there: its log-likelihood or its gradient, which is needed."""
+    needed = (state.potential_energy, *jax.tree.leaves(state.z_grad))
+    finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in needed]))
+    # an energy of plus infinity is a likelihood of zero, and no failure
+    return jnp.logical_not(finite) & (state.potential_energy != jnp.inf)

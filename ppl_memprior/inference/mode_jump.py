@@ -22,7 +22,7 @@ from ppl_memprior.distributions import (
     LowRankGaussianMixture,
     MemorizedPrior,
 )
-from ppl_memprior.inference._inner_state import moved, own_copy, selected, stay
+from ppl_memprior.inference._inner_state import failed_at, moved, own_copy, selected, stay
 from ppl_memprior.inference.chain_start import check_start, initialized
 from ppl_memprior.inference.jump_checks import (
     check_inner_kernel,
@@ -301,7 +301,7 @@ class ModeJump(MCMCKernel):
             log_ratio = log_acceptance_ratio(
                 -there.potential_energy, log_proposal_there, -here.potential_energy, log_proposal
             )
-            failed = _has_failed(there)
+            failed = failed_at(there)
             log_ratio = jnp.where(failed, -jnp.inf, log_ratio)
             # -log(u) of a uniform u, without the rounding of u to a multiple of 2**-23
             accept = jax.random.exponential(accept_key, dtype=log_ratio.dtype) >= -log_ratio
@@ -364,14 +364,6 @@ class _Target(NamedTuple):
     arguments: tuple[tuple[Any, ...], dict[str, Any]]  # held, so that identities stay theirs
     problem: InverseProblem
     proposal: Distribution
-
-
-def _has_failed(state: Any) -> jax.Array:
-    """Whether the simulation failed there: its log-likelihood or its gradient, which is needed."""
-    needed = (state.potential_energy, *jax.tree.leaves(state.z_grad))
-    finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in needed]))
-    # an energy of plus infinity is a likelihood of zero, and no failure
-    return jnp.logical_not(finite) & (state.potential_energy != jnp.inf)
 
 
 def log_acceptance_ratio(
