@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
+from ppl_memprior._progress import progress_bar
 from ppl_memprior.inference._map_examples import Record
 
 Array = NDArray[Any]
@@ -23,6 +22,8 @@ def in_order_of_importance(
     neglect: float,
     *,
     at_once: int,
+    first: int | None = None,
+    goes_on: Callable[[], bool] = lambda: True,
     progress: bool,
 ) -> tuple[dict[int, Record], float]:
     """Work on components, the largest bound first, until the others cannot matter.
@@ -38,6 +39,9 @@ def in_order_of_importance(
         bounds: upper bounds on the log-evidences, shape (N,).
         neglect: share of the weight below which the others do not matter; 0 works on all.
         at_once: components that are handed over together.
+        first: the component to begin with, whatever its bound.
+        goes_on: asked before each step whether there is a budget for it; the first components are
+            worked on in any case.
         progress: show a bar on stderr.
 
     Returns:
@@ -48,17 +52,17 @@ def in_order_of_importance(
     tightest = len(tighten) if neglect > 0 else 0
     results: dict[int, Record] = {}
     total, share = -np.inf, np.inf
-    with tqdm(
-        total=len(upper),
-        desc="linearize: components",
-        file=sys.stderr,
-        leave=False,
-        disable=not progress,
+    with progress_bar(
+        total=len(upper), description="linearize: components", progress=progress
     ) as bar:
         while len(results) < len(upper) and (neglect == 0 or not share <= neglect):
+            if results and not goes_on():
+                break
             left = np.asarray([n for n in np.argsort(-upper, kind="stable") if n not in results])
+            if first is not None and not results:
+                left = np.asarray([first, *left[left != first]])
             batch = left[:at_once]
-            loose = batch[tightened[batch] < tightest]
+            loose = batch[tightened[batch] < tightest] if goes_on() else batch[:0]
             if len(loose):
                 step = tightened[loose].min()
                 loose = loose[tightened[loose] == step]
@@ -71,6 +75,6 @@ def in_order_of_importance(
                 bar.update(len(batch))
                 left = left[len(batch) :]
             rest = np.logaddexp.reduce(upper[left]) if len(left) else -np.inf
-            # a difference of more than 700 nats would overflow
-            share = float(np.exp(min(rest - total, 700.0))) if rest > -np.inf else 0.0
+            # a difference of more than 80 nats would overflow in float32
+            share = float(np.exp(min(rest - total, 80.0))) if rest > -np.inf else 0.0
     return results, share

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from ppl_memprior.inference import _bounds
 from ppl_memprior.inference._component_prior import ComponentPrior, posterior_directions
+from ppl_memprior.inference._effort import ComponentBar, component_bar, effort_here
 from ppl_memprior.inference._gauss_newton import Mode, alone, search_mode, together
 from ppl_memprior.inference._gaussian_update import (
     GaussianUpdate,
@@ -26,6 +27,7 @@ from ppl_memprior.inference._gaussian_update import (
     gaussian_update,
 )
 from ppl_memprior.inference._low_rank import Products, low_rank
+from ppl_memprior.inference._map_examples import CUT_SHORT
 from ppl_memprior.inference._whitened import WhitenedComponents
 from ppl_memprior.problem import InverseProblem
 
@@ -146,17 +148,30 @@ class LowRankTask:
         block = min(BLOCK, components.num_model, components.num_data)
 
         def work(indices: NDArray[Any]) -> list[dict[str, NDArray[Any]]]:
-            return [self._linearize(components, int(n), block) for n in indices]
+            results = []
+            for n in indices:
+                with component_bar(int(n), self.max_rank, self.accuracy) as bar:
+                    results.append(self._linearize(components, int(n), block, bar))
+            return results
 
         return work
 
     def _linearize(
-        self, components: WhitenedComponents, index: int, block: int
+        self, components: WhitenedComponents, index: int, block: int, bar: ComponentBar
     ) -> dict[str, NDArray[Any]]:
-        component = components.at(index, block)
+        component = components.at(index, block, bar.products)
+        effort, stopped = effort_here(), False
         key = jax.random.fold_in(jax.random.key(_SEED), index)
 
-        def linearize_at(z: NDArray[Any], before: _Linearized | None) -> _Linearized:
+        def enough(rank: int, error: float) -> bool:
+            nonlocal stopped
+            bar.directions(rank, error)
+            # another round, what comes before the next such question, and the look at the mean
+            made = component.forward_evaluations + component.gradient_evaluations
+            stopped = not effort.suffices(made + 3 * block + 1)
+            return stopped
+
+        def linearize_at(z: NDArray[Any], _: _Linearized | None) -> _Linearized:
             r, extrapolated = component.extrapolated_residual(z)
             products = Products(
                 lambda vectors: component.push(z, vectors),
@@ -170,7 +185,7 @@ class LowRankTask:
                 block=block,
                 accuracy=self.accuracy,
                 max_rank=self.max_rank,
-                start=None if before is None else before.spectrum.directions,
+                enough=enough,
             )
             return _linearized(z, r, found.spectrum, found.truncation_error)
 
@@ -186,7 +201,9 @@ class LowRankTask:
             "forward_evaluations": component.forward_evaluations,
             "gradient_evaluations": component.gradient_evaluations,
         }
-        return _result(component.prior, found, mode.linearized.truncation_error, counts)
+        result = _result(component.prior, found, mode.linearized.truncation_error, counts)
+        cut_short = stopped and mode.linearized.truncation_error > self.accuracy
+        return {**result, CUT_SHORT: np.asarray(True)} if cut_short else result
 
 
 class _Linearized(NamedTuple):

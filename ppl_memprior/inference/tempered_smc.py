@@ -9,7 +9,6 @@ scale to the modes at each temperature, repeats the whole, and counts the solves
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
@@ -22,7 +21,7 @@ from blackjax.smc import adaptive_tempered, resampling
 from blackjax.smc.tempered import TemperedSMCState
 from tqdm import tqdm
 
-from ppl_memprior._progress import BATCH_ELEMENTS
+from ppl_memprior._progress import BATCH_ELEMENTS, progress_bar
 from ppl_memprior.distributions import LowRankGaussianMixture, MemorizedPrior
 from ppl_memprior.inference._unconstrained import (
     Unconstrained,
@@ -115,12 +114,8 @@ def tempered_smc(
     step = jax.jit(partial(_step, problem, target, target_ess, num_mcmc_steps))
     constrain = jax.jit(jax.vmap(target.latents))
     particles, evidences, schedules, acceptance = [], [], [], []
-    with tqdm(
-        total=num_repeats,
-        desc="smc: inverse temperature",
-        file=sys.stderr,
-        leave=False,
-        disable=not progress,
+    with progress_bar(
+        total=num_repeats, description="smc: inverse temperature", progress=progress
     ) as bar:
         for key in jax.random.split(rng_key, num_repeats):
             start_key, step_key, order_key = jax.random.split(key, 3)

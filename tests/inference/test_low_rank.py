@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import jax
 import numpy as np
 import pytest
@@ -78,7 +80,63 @@ def test_mean_and_covariance_in_single_precision(d, m):
     np.testing.assert_allclose(update.log_evidence, log_evidence(b, r), atol=5e-3)
 
 
-def test_complete_basis_zero_operator_and_warm_start():
+@pytest.mark.parametrize(("d", "m"), [(60, 150), (150, 60)])
+@pytest.mark.parametrize("decay", DECAYS)
+def test_strong_contraction_in_single_precision(d, m, decay):
+    """Singular values from 1e4 down: their squares, 1e8, are beyond what float32 resolves."""
+    b, r = random_problem(d, m, decay, 4, largest=1e4)
+    b, r = b.astype(np.float32).astype(float), r.astype(np.float32).astype(float)
+    found = factorize(b, r, 0)
+    left, s, _ = np.linalg.svd(b, full_matrices=False)
+    along = left.T @ r
+    expected = r @ r - along @ along + np.sum(along**2 / (1 + s**2) + np.log1p(s**2))
+    # float32 products are wrong by eps |B|, 1e-3 beside the noise's 1, in each direction
+    error = gaussian_update(found.spectrum).log_evidence + 0.5 * expected
+    assert abs(error) <= found.truncation_error + 0.02
+    assert found.truncation_error <= 0.1
+
+
+def test_one_singular_value_many_times():
+    """A Krylov space of 16 vectors ends at once; random directions go on."""
+    b, r = 3.0 * np.eye(70, 90), np.arange(70.0) / 10
+    found = factorize(b, r, 0, np.float64)
+    assert len(found.spectrum.singular_values) == 70
+    np.testing.assert_allclose(found.spectrum.singular_values, 3.0, rtol=1e-12)
+    np.testing.assert_allclose(
+        gaussian_update(found.spectrum).log_evidence, log_evidence(b, r), rtol=1e-12
+    )
+
+
+def test_rows_of_the_data_are_not_kept():
+    """At any time a few blocks of them, of a rank of 480."""
+    m, d = 40_000, 600
+    rng = np.random.default_rng(0)
+    sparse = rng.integers(d, size=m)
+    weights = rng.normal(size=(m, 1)).astype(np.float32)
+
+    def pull(u):
+        total = np.zeros((d, len(u)), np.float32)
+        np.add.at(total, sparse, weights * u.T)
+        return total.T
+
+    products = Products(lambda v: (weights * v.T[sparse]).T, pull)
+    tracemalloc.start()
+    found = low_rank(
+        products,
+        rng.normal(size=m).astype(np.float32),
+        d,
+        key=jax.random.key(0),
+        block=16,
+        accuracy=1e-9,
+        max_rank=480,
+    )
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(found.spectrum.singular_values) == 480
+    assert peak < 20 * 16 * m * 4  # 480 rows would take half as much again
+
+
+def test_complete_basis_and_zero_operator():
     b, r = random_problem(40, 50, "flat", 2)
     whole = factorize(b, r, 0, np.float64, accuracy=1e-12)
     assert len(whole.spectrum.singular_values) == 40 and whole.truncation_error == 0
@@ -87,8 +145,6 @@ def test_complete_basis_zero_operator_and_warm_start():
     )
     nothing = factorize(np.zeros((50, 40)), r, 0)
     assert len(nothing.spectrum.singular_values) == 0 and nothing.truncation_error == 0
-    again = factorize(b, r, 1, np.float64, start=whole.spectrum.directions[:24], accuracy=1e5)
-    assert len(again.spectrum.singular_values) == 24  # what it began with is enough
 
 
 def test_max_rank_stops_and_the_estimate_says_what_it_costs():
