@@ -7,7 +7,9 @@ Loops in Python use `tqdm`; `scan_with_progress` gives the same bar to a compile
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import jax
@@ -16,6 +18,45 @@ from tqdm import tqdm
 
 BATCH_ELEMENTS = 2**24  # numbers that one batch of forward solves may hold: 64 MiB in float32
 BATCH_ITEMS = 512
+HEARTBEAT = 2.0  # seconds after which a bar shows again that there is life
+
+
+@contextmanager
+def progress_bar(
+    *, total: int, description: str, progress: bool, initial: int = 0
+) -> Iterator[tqdm]:
+    """A bar on stderr whose clock goes on while nothing is finished, during a compilation say.
+
+    Args:
+        total: steps in all.
+        description: what the bar says.
+        progress: whether to show it.
+        initial: steps that were done before.
+    """
+    with tqdm(
+        total=total,
+        initial=initial,
+        desc=description,
+        file=sys.stderr,
+        leave=False,
+        disable=not progress,
+    ) as bar:
+        if not progress:
+            yield bar
+            return
+        ended = threading.Event()
+
+        def beat() -> None:
+            while not ended.wait(HEARTBEAT):
+                bar.refresh()
+
+        heart = threading.Thread(target=beat, daemon=True)
+        heart.start()
+        try:
+            yield bar
+        finally:
+            ended.set()
+            heart.join()
 
 
 def scan_with_progress(
@@ -45,9 +86,7 @@ def scan_with_progress(
     piece = max(1, len(xs) // 40)
     scan = jax.jit(lambda state, inputs: jax.lax.scan(step, state, inputs))
     outputs = []
-    with tqdm(
-        total=len(xs), desc=description, file=sys.stderr, leave=False, disable=not progress
-    ) as bar:
+    with progress_bar(total=len(xs), description=description, progress=progress) as bar:
         for start in range(0, len(xs), piece):
             carry, output = jax.block_until_ready(scan(carry, xs[start : start + piece]))
             outputs.append(jax.tree.map(np.asarray, output))
@@ -92,9 +131,7 @@ def map_in_batches(
     size = items_in_batch(count, elements_per_item)
     batched = jax.jit(jax.vmap(function))
     parts = []
-    with tqdm(
-        total=count, desc=description, file=sys.stderr, leave=False, disable=not progress
-    ) as bar:
+    with progress_bar(total=count, description=description, progress=progress) as bar:
         for start in range(0, count, size):
             # one shape, one compilation: the last batch repeats the last item, dropped again
             indices = np.minimum(np.arange(start, start + size), count - 1)

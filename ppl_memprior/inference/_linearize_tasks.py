@@ -18,6 +18,12 @@ from numpy.typing import NDArray
 
 from ppl_memprior.inference import _bounds
 from ppl_memprior.inference._component_prior import ComponentPrior, posterior_directions
+from ppl_memprior.inference._effort import (
+    CannotMatter,
+    ComponentBar,
+    component_bar,
+    effort_here,
+)
 from ppl_memprior.inference._gauss_newton import Mode, alone, search_mode, together
 from ppl_memprior.inference._gaussian_update import (
     GaussianUpdate,
@@ -26,6 +32,7 @@ from ppl_memprior.inference._gaussian_update import (
     gaussian_update,
 )
 from ppl_memprior.inference._low_rank import Products, low_rank
+from ppl_memprior.inference._map_examples import CUT_SHORT
 from ppl_memprior.inference._whitened import WhitenedComponents
 from ppl_memprior.problem import InverseProblem
 
@@ -146,17 +153,38 @@ class LowRankTask:
         block = min(BLOCK, components.num_model, components.num_data)
 
         def work(indices: NDArray[Any]) -> list[dict[str, NDArray[Any]]]:
-            return [self._linearize(components, int(n), block) for n in indices]
+            results = []
+            for n in indices:
+                with component_bar(int(n), self.max_rank, self.accuracy) as bar:
+                    results.append(self._linearize(components, int(n), block, bar))
+            return results
 
         return work
 
     def _linearize(
-        self, components: WhitenedComponents, index: int, block: int
+        self, components: WhitenedComponents, index: int, block: int, bar: ComponentBar
     ) -> dict[str, NDArray[Any]]:
-        component = components.at(index, block)
+        component = components.at(index, block, bar.products)
+        effort, stopped = effort_here(), False
         key = jax.random.fold_in(jax.random.key(_SEED), index)
 
-        def linearize_at(z: NDArray[Any], before: _Linearized | None) -> _Linearized:
+        def counts() -> dict[str, int]:
+            return {
+                "forward_evaluations": component.forward_evaluations,
+                "gradient_evaluations": component.gradient_evaluations,
+            }
+
+        def enough(rank: int, error: float, bound: float) -> bool:
+            nonlocal stopped
+            bar.directions(rank, error)
+            # an iterated component has another evidence, which nothing bounds
+            if not self.iterations and bound < effort.least:
+                raise CannotMatter(bound, {n: np.asarray(c) for n, c in counts().items()})
+            # another round, what comes before the next such question, and the look at the mean
+            stopped = not effort.suffices(sum(counts().values()) + 3 * block + 1)
+            return stopped
+
+        def linearize_at(z: NDArray[Any], _: _Linearized | None) -> _Linearized:
             r, extrapolated = component.extrapolated_residual(z)
             products = Products(
                 lambda vectors: component.push(z, vectors),
@@ -170,7 +198,7 @@ class LowRankTask:
                 block=block,
                 accuracy=self.accuracy,
                 max_rank=self.max_rank,
-                start=None if before is None else before.spectrum.directions,
+                enough=enough,
             )
             return _linearized(z, r, found.spectrum, found.truncation_error)
 
@@ -182,11 +210,9 @@ class LowRankTask:
         update, z = _posterior(mode, self.iterations)
         mean = np.asarray(component.prior.at(jnp.asarray(z, components.dtype)))
         found = _Found(mode, update, z, mean, _squared(component.residual(z)))
-        counts = {
-            "forward_evaluations": component.forward_evaluations,
-            "gradient_evaluations": component.gradient_evaluations,
-        }
-        return _result(component.prior, found, mode.linearized.truncation_error, counts)
+        result = _result(component.prior, found, mode.linearized.truncation_error, counts())
+        cut_short = stopped and mode.linearized.truncation_error > self.accuracy
+        return {**result, CUT_SHORT: np.asarray(True)} if cut_short else result
 
 
 class _Linearized(NamedTuple):

@@ -7,16 +7,14 @@ to be done and where, stores what is finished, and puts the results in order.
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from typing import Protocol
 
 import numpy as np
-from tqdm import tqdm
 
 from ppl_memprior._fingerprint import problem_fingerprint
-from ppl_memprior._progress import BATCH_ITEMS, items_in_batch
+from ppl_memprior._progress import BATCH_ITEMS, items_in_batch, progress_bar
 from ppl_memprior.inference._example_store import ExampleStore, Record
 from ppl_memprior.inference._workers import (
     BatchFunction,
@@ -30,6 +28,8 @@ from ppl_memprior.problem import InverseProblem
 
 #: Batches into which work is divided that is spread or stored: one of them is lost at most.
 MIN_PIECES = 64
+#: What a task puts into a record that it has not finished.
+CUT_SHORT = "cut_short"
 
 
 class ExampleTask(Protocol):
@@ -66,7 +66,8 @@ def map_examples(
 
     May be called several times with one store and task: what is stored is found by the index of
     its example, whatever the batches were. What is NaN is a result like another (a simulation that
-    failed fails again) and is kept: another forward operator is another problem.
+    failed fails again) and is kept: another forward operator is another problem. A batch with a
+    result that was `CUT_SHORT` is not kept, so that it is tried again.
 
     Args:
         problem: the inverse problem.
@@ -98,19 +99,19 @@ def map_examples(
     size = min(batch_size, max(1, len(once)))
     missing = np.asarray([index for index in once if index not in finished], dtype=int)
     batches = [missing[start : start + size] for start in range(0, len(missing), size)]
-    with tqdm(
+    with progress_bar(
         total=len(once),
         initial=len(once) - len(missing),
-        desc=description,
-        file=sys.stderr,
-        leave=False,
-        disable=not progress,
+        description=description,
+        progress=progress,
     ) as bar:
 
         def finish(batch: np.ndarray, records: list[Record]) -> None:
             _check_records(task, records, size)
             records = records[: len(batch)]  # without those of the filled up places
-            if kept is not None:
+            # all of them, so that none is left with the mark
+            cut_short = [record.pop(CUT_SHORT, None) is not None for record in records]
+            if kept is not None and not any(cut_short):
                 kept.add(batch.tolist(), records)
             finished.update(zip(batch.tolist(), records, strict=True))
             bar.update(len(batch))

@@ -55,9 +55,17 @@ class WhitenedComponents:
         """One component."""
         return jax.tree.map(lambda leaf: leaf[index], self.priors)
 
-    def at(self, index: int, block: int) -> WhitenedComponent:
-        """One component, whose products are made at most `block` at a time."""
-        return WhitenedComponent(self, self.component(index), block)
+    def at(
+        self, index: int, block: int, made: Callable[[int], None] = lambda count: None
+    ) -> WhitenedComponent:
+        """One component.
+
+        Args:
+            index: of its example.
+            block: products that are made at a time, at most.
+            made: told after each batch of products how many there were in all.
+        """
+        return WhitenedComponent(self, self.component(index), block, made)
 
     def _push_with_residual(
         self, prior: ComponentPrior, z: jax.Array
@@ -83,11 +91,18 @@ class WhitenedComponent:
         forward_evaluations, gradient_evaluations: solves and products made so far.
     """
 
-    def __init__(self, components: WhitenedComponents, prior: ComponentPrior, block: int) -> None:
+    def __init__(
+        self,
+        components: WhitenedComponents,
+        prior: ComponentPrior,
+        block: int,
+        made: Callable[[int], None],
+    ) -> None:
         self.prior = prior
         self.forward_evaluations = 0
         self.gradient_evaluations = 0
         self._components = components
+        self._made = made
         fitting = max(1, BATCH_ELEMENTS // (components.num_data + components.num_model))
         self._batch = min(block, fitting)
 
@@ -129,4 +144,5 @@ class WhitenedComponent:
             made = product(self.prior, self._cast(z), jnp.asarray(padded))
             parts.append(np.asarray(made)[: len(part)])
             self.gradient_evaluations += self._batch
+            self._made(self.gradient_evaluations)
         return np.concatenate(parts)

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import math
 import os
+import warnings
+from collections.abc import Mapping
 from concurrent.futures import Executor
 from functools import partial
 from typing import Any, NamedTuple
@@ -22,6 +24,7 @@ from numpy.typing import NDArray
 from ppl_memprior._failures import tell_failures
 from ppl_memprior._method_checks import method_check, require_density
 from ppl_memprior._progress import BATCH_ITEMS
+from ppl_memprior.inference._effort import CannotMatter, Effort, at_work
 from ppl_memprior.inference._importance import in_order_of_importance
 from ppl_memprior.inference._linearize_tasks import BLOCK, BoundTask, DenseTask, LowRankTask
 from ppl_memprior.inference._map_examples import Record, examples_in_batch, map_examples
@@ -38,6 +41,8 @@ BOUNDED_OPERATIONS = 10**9
 # Steps of bidiagonalization that bound every component where products are dear, those that may
 # matter for all that, and those that still may; and every component where products are cheap.
 STEPS, CHEAP_STEPS = (1, 2, 4), 4
+# Directions found for a component, if not told otherwise, without a Jacobian formed.
+MAX_RANK = 512
 
 
 def linearize(
@@ -47,6 +52,8 @@ def linearize(
     accuracy: float = 0.1,
     max_rank: int | None = None,
     neglect: float = 1e-6,
+    max_evaluations: int | None = None,
+    max_minutes: float | None = None,
     executor: Executor | None = None,
     store: str | os.PathLike[str] | None = None,
     progress: bool = False,
@@ -79,14 +86,23 @@ def linearize(
         accuracy: error of a component's log-evidence, in nats, at which to stop looking for
             directions; where the Jacobian is formed there is none.
         max_rank: most directions to find for a component; a report's `truncation_error` says what
-            that costs.
+            that costs. If None, all where Jacobians are formed, and `MAX_RANK` elsewhere.
         neglect: components are left out that together have less than this share of the weight;
             0 linearizes all.
+        max_evaluations: forward solves and Jacobian products, together, after which to end with
+            what there is: the component at work with the directions that it has, the others left
+            out. `neglected_mass` and the report's `truncation_error` say what that costs. A bound
+            on every component (two evaluations or, where Jacobians are formed, eight) and the
+            first directions of the most important one are made in any case, and of an iterated
+            component those of each of its steps. The same budget gives the same result.
+        max_minutes: the same by the clock.
         executor: where the components' work is done: any `concurrent.futures.Executor`, Dask's
             `client.get_executor()` included; here, without one. By products several components
-            are begun at once, and a few more of them than needed may be finished.
+            are begun at once, and a few more of them than needed may be finished. A budget then
+            only ends between components.
         store: folder that keeps finished components. Called again with the same problem and
-            settings after an interruption, those in it are not repeated.
+            settings after an interruption, or with a larger budget, those in it are not repeated;
+            one that the budget cut short is begun anew. What is in it counts as spent.
         progress: show bars on stderr.
 
     Returns:
@@ -102,16 +118,19 @@ def linearize(
     """
     check_linearize(problem)
     _check_settings(iterations, accuracy, max_rank, neglect)
+    _check_budget(max_evaluations, max_minutes)
+    effort = Effort(max_evaluations, max_minutes, progress)
+    unlimited = max_evaluations is None and max_minutes is None
     size = problem_size(problem)
     dense = size.fits(max_rank)
     # a bound is proven for components that are not iterated
-    if dense and (size.small or iterations or not neglect):
+    if dense and unlimited and (size.small or iterations or not neglect):
         results, also = linearize_all(problem, iterations, executor, store, progress)
         return assembled(problem, results, [], 0.0, also, size.num - len(results))
 
     task: DenseTask | LowRankTask = DenseTask(iterations)
     if not dense:
-        task = LowRankTask(iterations, accuracy, min(max_rank or size.num_model, size.num_model))
+        task = LowRankTask(iterations, accuracy, min(max_rank or MAX_RANK, size.num_model))
     do = partial(map_examples, problem, executor=executor, store=store)
     bounds = do(
         BoundTask(CHEAP_STEPS if dense else STEPS[0]),
@@ -128,20 +147,41 @@ def linearize(
     )
     failed = {n for n, bound in enumerate(bounds) if not _simulated(bound)}
     _require_some(problem, failed)
+    effort.count(bounds)
     upper = np.asarray([bound["log_evidence"] for bound in bounds], np.float64)
     upper[list(failed)] = -np.inf
+    log_weights = np.asarray(problem.prior.log_weights, np.float64)
+    # bounds of few steps hardly differ where the data are much better than the prior: begin with
+    # the component whose example fits best, beside which the others' bounds may soon be too low
+    misfits = np.asarray([bound["misfit"] for bound in bounds], np.float64)
+    misfits[list(failed)] = np.inf
+    first = None if dense else int(np.argmax(log_weights - 0.5 * misfits))
     tightened: list[Record] = []
     batch_size = BLOCK if dense else 1
 
     def tighten(steps: int, indices: NDArray[Any]) -> NDArray[Any]:
-        records = do(BoundTask(steps), indices, batch_size=1)
+        records = do(
+            BoundTask(steps),
+            indices,
+            batch_size=1,
+            description="linearize: closer bounds",
+            progress=progress,
+        )
+        effort.count(records)
         tightened.extend(records)
         closer = np.asarray([record["log_evidence"] for record in records], np.float64)
         return np.where(np.isnan(closer), np.inf, closer)  # no bound: `work` will see it fail
 
-    def work(indices: NDArray[Any]) -> list[Record]:
+    def work(indices: NDArray[Any], least: NDArray[Any]) -> list[Record | float]:
         wanted = [n for n in indices.tolist() if n not in failed]
-        done = do(task, np.asarray(wanted, int), batch_size=batch_size)
+        try:
+            with at_work(effort, float(least.min())):
+                done = do(task, np.asarray(wanted, int), batch_size=batch_size)
+        except CannotMatter as found:  # of components that are worked on alone
+            effort.count([found.cost])
+            tightened.append(found.cost)
+            return [found.bound]
+        effort.count(done)
         records = dict(zip(wanted, done, strict=True))
         failed.update(n for n, record in records.items() if not _simulated(record))
         return [
@@ -151,19 +191,25 @@ def linearize(
             for n in indices.tolist()
         ]
 
+    side = min(size.num_model, size.num_residuals)
+    # of a batch of Jacobians; by products, of the probes, the first directions and the mean
+    least = BLOCK * (side + 3) if dense else 5 * min(BLOCK, side) + 2
     results, neglected = in_order_of_importance(
         work,
         [] if dense else [partial(tighten, steps) for steps in STEPS[1:]],
-        np.asarray(problem.prior.log_weights, np.float64),
+        log_weights,
         upper,
         neglect,
         at_once=1 if executor is None and not dense else BLOCK,
+        first=first,
+        goes_on=lambda: effort.suffices(least),
         progress=progress,
     )
-    if iterations and len(results) < size.num:
-        neglected = math.nan
-    _tell_failures(problem, failed)
     tightened += [results.pop(n) for n in failed & results.keys()]
+    _tell_failures(problem, failed)
+    _warn_of_what_is_left(results, size.num - len(failed), neglected, neglect, accuracy)
+    if iterations and len(results) + len(failed) < size.num:
+        neglected = math.nan
     return assembled(problem, results, bounds, neglected, tightened, len(failed))
 
 
@@ -197,6 +243,44 @@ def _check_settings(iterations: int, accuracy: float, max_rank: int | None, negl
     for name, value, condition, fulfilled in wanted:
         if not fulfilled:
             raise ValueError(f"{name} must be {condition}, got {value}")
+
+
+def _check_budget(max_evaluations: int | None, max_minutes: float | None) -> None:
+    whole = max_evaluations is None or (
+        _is_whole(max_evaluations) and not isinstance(max_evaluations, bool)
+    )
+    if not whole or (max_evaluations is not None and max_evaluations < 1):
+        raise ValueError(
+            f"max_evaluations must be an integer of at least 1, or None, got {max_evaluations!r}"
+        )
+    number = isinstance(max_minutes, int | float | np.number) and not isinstance(max_minutes, bool)
+    if max_minutes is not None and not (number and max_minutes > 0):
+        raise ValueError(
+            f"max_minutes must be a positive number of minutes, or None, got {max_minutes!r}"
+        )
+
+
+def _warn_of_what_is_left(
+    results: Mapping[int, Record], num: int, neglected: float, neglect: float, accuracy: float
+) -> None:
+    errors = {n: float(result["truncation_error"]) for n, result in results.items()}
+    rough = [n for n, error in errors.items() if error > accuracy]
+    if rough:
+        worst = max(rough, key=errors.__getitem__)
+        warnings.warn(
+            f"linearize: the log-evidences of {len(rough)} of {len(results)} components are not "
+            f"known to {accuracy:g} nats; at example {worst}, {int(results[worst]['rank'])} "
+            f"directions leave an error of about {errors[worst]:.3g} nats "
+            "(report.truncation_error). A larger max_rank or budget finds more; where rounding "
+            "ends the search, JAX_ENABLE_X64=1 does",
+            stacklevel=3,
+        )
+    if len(results) < num and neglected > neglect:
+        warnings.warn(
+            f"linearize: the budget ended after {len(results)} of {num} components; the others may "
+            f"have up to {neglected:.3g} times the weight of these (neglected_mass)",
+            stacklevel=3,
+        )
 
 
 def _is_whole(value: float) -> bool:

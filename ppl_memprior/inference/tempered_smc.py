@@ -9,7 +9,6 @@ scale to the modes at each temperature, repeats the whole, and counts the solves
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
@@ -21,7 +20,7 @@ from tqdm import tqdm
 
 from ppl_memprior._failures import LIMITS, has_failed, tell_failures, zero_where_failed
 from ppl_memprior._method_checks import method_check, require_continuous, require_density
-from ppl_memprior._progress import BATCH_ELEMENTS
+from ppl_memprior._progress import BATCH_ELEMENTS, progress_bar
 from ppl_memprior.distributions import LowRankGaussianMixture, MemorizedPrior
 from ppl_memprior.inference._blackjax import load_blackjax
 from ppl_memprior.inference._unconstrained import Unconstrained, unconstrained
@@ -117,12 +116,8 @@ def tempered_smc(
     step = jax.jit(partial(_step, problem, target, target_ess, num_mcmc_steps))
     constrain = jax.jit(jax.vmap(target.latents))
     particles, evidences, schedules, acceptance, failed = [], [], [], [], []
-    with tqdm(
-        total=num_repeats,
-        desc="smc: inverse temperature",
-        file=sys.stderr,
-        leave=False,
-        disable=not progress,
+    with progress_bar(
+        total=num_repeats, description="smc: inverse temperature", progress=progress
     ) as bar:
         for key in jax.random.split(rng_key, num_repeats):
             start_key, step_key, order_key = jax.random.split(key, 3)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import jax
 import numpy as np
 import pytest
@@ -78,7 +80,63 @@ def test_mean_and_covariance_in_single_precision(d, m):
     np.testing.assert_allclose(update.log_evidence, log_evidence(b, r), atol=5e-3)
 
 
-def test_complete_basis_zero_operator_and_warm_start():
+@pytest.mark.parametrize(("d", "m"), [(60, 150), (150, 60)])
+@pytest.mark.parametrize("decay", DECAYS)
+def test_strong_contraction_in_single_precision(d, m, decay):
+    """Singular values from 1e4 down: their squares, 1e8, are beyond what float32 resolves."""
+    b, r = random_problem(d, m, decay, 4, largest=1e4)
+    b, r = b.astype(np.float32).astype(float), r.astype(np.float32).astype(float)
+    found = factorize(b, r, 0)
+    left, s, _ = np.linalg.svd(b, full_matrices=False)
+    along = left.T @ r
+    expected = r @ r - along @ along + np.sum(along**2 / (1 + s**2) + np.log1p(s**2))
+    # float32 products are wrong by eps |B|, 1e-3 beside the noise's 1, in each direction
+    error = gaussian_update(found.spectrum).log_evidence + 0.5 * expected
+    assert abs(error) <= found.truncation_error + 0.02
+    assert found.truncation_error <= 0.1
+
+
+def test_one_singular_value_many_times():
+    """A Krylov space of 16 vectors ends at once; random directions go on."""
+    b, r = 3.0 * np.eye(70, 90), np.arange(70.0) / 10
+    found = factorize(b, r, 0, np.float64)
+    assert len(found.spectrum.singular_values) == 70
+    np.testing.assert_allclose(found.spectrum.singular_values, 3.0, rtol=1e-12)
+    np.testing.assert_allclose(
+        gaussian_update(found.spectrum).log_evidence, log_evidence(b, r), rtol=1e-12
+    )
+
+
+def test_rows_of_the_data_are_not_kept():
+    """At any time a few blocks of them, of a rank of 480."""
+    m, d = 40_000, 600
+    rng = np.random.default_rng(0)
+    sparse = rng.integers(d, size=m)
+    weights = rng.normal(size=(m, 1)).astype(np.float32)
+
+    def pull(u):
+        total = np.zeros((d, len(u)), np.float32)
+        np.add.at(total, sparse, weights * u.T)
+        return total.T
+
+    products = Products(lambda v: (weights * v.T[sparse]).T, pull)
+    tracemalloc.start()
+    found = low_rank(
+        products,
+        rng.normal(size=m).astype(np.float32),
+        d,
+        key=jax.random.key(0),
+        block=16,
+        accuracy=1e-9,
+        max_rank=480,
+    )
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(found.spectrum.singular_values) == 480
+    assert peak < 20 * 16 * m * 4  # 480 rows would take half as much again
+
+
+def test_complete_basis_and_zero_operator():
     b, r = random_problem(40, 50, "flat", 2)
     whole = factorize(b, r, 0, np.float64, accuracy=1e-12)
     assert len(whole.spectrum.singular_values) == 40 and whole.truncation_error == 0
@@ -87,8 +145,6 @@ def test_complete_basis_zero_operator_and_warm_start():
     )
     nothing = factorize(np.zeros((50, 40)), r, 0)
     assert len(nothing.spectrum.singular_values) == 0 and nothing.truncation_error == 0
-    again = factorize(b, r, 1, np.float64, start=whole.spectrum.directions[:24], accuracy=1e5)
-    assert len(again.spectrum.singular_values) == 24  # what it began with is enough
 
 
 def test_max_rank_stops_and_the_estimate_says_what_it_costs():
@@ -104,7 +160,7 @@ def test_important_components_first():
     values = np.array([-50.0, -1.0, -80.0, -3.0, -200.0, -2.0])
     asked = []
 
-    def work(indices):
+    def work(indices, least):
         asked.extend(indices.tolist())
         return [{"log_evidence": values[n]} for n in indices]
 
@@ -135,3 +191,43 @@ def test_important_components_first():
         work, [tighten_a_little, tighten], log_weights, values + loose, 0.0, **settings
     )
     assert len(results) == 6 and rest == 0 and not tightened
+
+
+def test_components_that_turn_out_not_to_matter_are_given_up():
+    """Each is given up once, at a bound that is low enough beside those that are finished."""
+    values = np.array([-60.0, -3.0, -45.0, -1.0, -30.0])
+    log_weights = np.log(np.full(5, 1 / 5))
+    asked, given_up = [], {}
+
+    def work(indices, least):
+        (n,) = indices.tolist()
+        asked.append(n)
+        bound = values[n] + 10.0  # known before the component is finished
+        if bound < least[0]:
+            given_up[n] = bound
+            return [bound]
+        return [{"log_evidence": values[n]}]
+
+    results, rest = in_order_of_importance(
+        work, [], log_weights, np.zeros(5), 1e-6, at_once=1, first=3, progress=False
+    )
+    assert asked[0] == 3 and sorted(asked) == [0, 1, 2, 3, 4]
+    assert set(results) == {1, 3} and set(given_up) == {0, 2, 4}
+    expected = np.exp([*given_up.values()]).sum() / np.exp(values[[1, 3]]).sum()
+    np.testing.assert_allclose(rest, expected, rtol=1e-9)
+    assert rest <= 1e-6
+
+
+@pytest.mark.parametrize("decay", DECAYS)
+def test_bound_on_the_evidence_holds_in_every_round(decay):
+    b, r = random_problem(80, 120, decay, 7)
+    exact, bounds = log_evidence(b, r), []
+
+    def look(rank, error, bound):
+        bounds.append(bound)
+        return False
+
+    factorize(b, r, 7, np.float64, accuracy=1e-6, block=8, enough=look)
+    # rounding of the dense reference
+    assert len(bounds) > 2 and np.all(np.array(bounds) >= exact - 1e-8)
+    assert bounds[-1] - exact < 0.1 * (bounds[0] - exact)  # and comes down to it

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 
 import jax.numpy as jnp
 import numpy as np
@@ -103,3 +104,62 @@ def test_iterated(problem, matrix_free, monkeypatch):
     )
     deviation = (free.locs - formed.locs) / jnp.sqrt(formed.component_variances)
     assert np.max(np.abs(deviation)) < 0.05
+
+
+def test_default_rank_says_what_it_leaves_out(problem, matrix_free, monkeypatch):
+    module = importlib.import_module("ppl_memprior.inference.linearize")
+    monkeypatch.setattr(module, "MAX_RANK", 4)
+    with pytest.warns(UserWarning, match=r"4 directions leave an error of about .* nats"):
+        found = linearize(problem, neglect=0.0)
+    assert np.all(found.report.rank == 4) and np.all(found.report.truncation_error > 0.1)
+
+
+def test_budget_ends_with_the_best_there_is(problem, dense, matrix_free, tmp_path):
+    """Beside the bounds there is room for 16 probes, one round of 32 and a look at the next."""
+    budget = 2 * NUM + 100
+    with (
+        pytest.warns(UserWarning, match="the budget ended after 1 of 6 components"),
+        pytest.warns(UserWarning, match="larger max_rank or budget"),
+    ):
+        found = linearize(problem, accuracy=1e-9, max_evaluations=budget)
+    assert np.flatnonzero(found.report.linearized).tolist() == [2]  # which made the data
+    assert found.num_forward_evaluations + found.num_gradient_evaluations <= budget
+    exact = float(dense.log_weights[2] + dense.log_evidence)
+    error = abs(float(found.log_evidence) - exact)
+    assert error <= found.report.truncation_error[2] + 1e-3 and found.report.rank[2] < D
+    lost = float(np.sum(np.exp(dense.log_weights)) / np.exp(dense.log_weights[2]) - 1)
+    assert found.neglected_mass >= lost
+    with pytest.warns(UserWarning, match="the budget ended"):
+        again = linearize(problem, accuracy=1e-9, max_evaluations=budget, store=tmp_path)
+    np.testing.assert_array_equal(again.log_evidence, found.log_evidence)
+    # what was cut short is not kept: more of a budget finds what it would have found at once
+    settings = {"neglect": 0.0, "accuracy": 1e-9, "store": tmp_path}
+    whole = linearize(problem, max_evaluations=10**6, **settings)
+    assert np.all(whole.report.linearized) and whole.report.rank[2] > found.report.rank[2]
+    with pytest.warns(UserWarning, match="the budget ended"):
+        short = linearize(problem, max_minutes=1e-9)
+    assert np.asarray(short.report.linearized).sum() == 1
+
+
+def test_budget_where_jacobians_are_formed(problem, monkeypatch):
+    monkeypatch.setattr(importlib.import_module("ppl_memprior.inference.linearize"), "BLOCK", 2)
+    with pytest.warns(UserWarning, match="the budget ended"):
+        found = linearize(problem, max_evaluations=1, neglect=0.0)
+    assert np.asarray(found.report.linearized).any()
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [{"max_evaluations": 0}, {"max_evaluations": 1.5}, {"max_minutes": 0}, {"max_minutes": "1"}],
+)
+def test_budgets_out_of_range(problem, setting):
+    with pytest.raises(ValueError, match=next(iter(setting)) + " must be"):
+        linearize(problem, **setting)
+
+
+def test_bar_shows_the_work_inside_a_component(problem, matrix_free, capsys):
+    linearize(problem, progress=True)
+    shown = capsys.readouterr().err
+    assert "linearize: directions of component 2" in shown
+    assert re.search(r"\d+ products, error [\d.e+-]+ nats", shown)
+    assert "linearize: closer bounds" in shown
