@@ -161,13 +161,13 @@ def test_fingerprint_is_the_same_in_every_process():
     code = (
         "import jax, jax.numpy as jnp, numpyro, numpyro.distributions as dist\n"
         "import ppl_memprior as mp\n"
-        "from ppl_memprior.comparison.identity import identity_of\n"
+        "from ppl_memprior._fingerprint import problem_fingerprint\n"
         "prior = mp.DiffusionMixturePrior(jnp.asarray([-1.0, 0.5]), 0.3)\n"
         "def model(data=None):\n"
         "    x = numpyro.sample('x', prior)\n"
         "    numpyro.sample('y', dist.Normal(x, 0.3), obs=data)\n"
         "problem = mp.InverseProblem(model, data=0.2)\n"
-        "print(identity_of(problem, jax.random.key(0), mp.Settings())['problem'])\n"
+        "print(problem_fingerprint(problem))\n"
     )
     found = {
         subprocess.run(
@@ -177,7 +177,7 @@ def test_fingerprint_is_the_same_in_every_process():
             text=True,
             check=True,
         ).stdout
-        for seed in ("1", "2", "3")
+        for seed in ("1", "2")
     }
     assert len(found) == 1 and len(found.pop().strip()) == 64
 

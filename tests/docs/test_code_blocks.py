@@ -28,7 +28,7 @@ def blocks() -> list:
             line = text.count("\n", 0, match.start()) + 1
             code = match[1]
             marks = [pytest.mark.torch] if any(word in code for word in TORCH) else []
-            if any(word in code for word in ("__main__", "mode-jump", "ModeJump")):
+            if any(word in code for word in ("__main__", "mode-jump", "ModeJump", '["nuts"]')):
                 marks.append(pytest.mark.slow)
             found.append(pytest.param(page, line, code, marks=marks, id=f"{page.stem}-{line}"))
     return found

@@ -73,13 +73,18 @@ def test_evidences_are_those_of_quadrature(problem):
     assert abs(curve.log_evidence[0] - exact) < 4 * curve.log_evidence_error[0] < 0.05
 
 
-def test_particles_and_chains_are_those_of_quadrature(problem):
-    exact, mean, deviation = by_quadrature()
+def test_particles_are_those_of_quadrature(problem):
+    exact, _, _ = by_quadrature()
     with pytest.warns(UserWarning, match="smc: the simulation failed at .* draws from the prior"):
         particles = tempered_smc(problem, KEY)
     # 12 % of the prior lies below -1.2: 466 of 4,000, within four standard deviations of 20
     assert abs(particles.num_failed - 466) < 80
     assert abs(particles.log_evidence - exact) < 4 * particles.log_evidence_error < 0.1
+
+
+@pytest.mark.slow
+def test_chains_are_those_of_quadrature(problem):
+    _, mean, deviation = by_quadrature()
     with pytest.warns(UserWarning, match="mode-jump: the simulation failed at .* of 1000 jumps"):
         jumped = mode_jump(problem, KEY, num_samples=500, num_warmup=200, num_chains=2)
     assert jumped.num_failed == jumped.sample_stats["num_failed"].sum() > 0
