@@ -10,7 +10,8 @@ VENV := .venv
 NEXT := .venv-next
 WORKERS ?= 2
 
-# Unless the caller has chosen, one OpenMP thread for each test worker.
+# Unless the caller has chosen, one OpenMP thread for each test worker. The tests of one file stay
+# with one worker, so that what they share is traced and made once.
 OMP_NUM_THREADS ?= 1
 
 # Most of the tests' time goes into compiling. XLA's own passes run all the same; its code generator
@@ -69,10 +70,10 @@ demo: $(VENV)/.stamp-run
 	$(VENV)/bin/ppl-memprior demo fwi --out runs/demo
 
 test: $(VENV)/.stamp-test
-	$(TEST_ENVIRONMENT) $(VENV)/bin/python -m pytest -n $(WORKERS)
+	$(TEST_ENVIRONMENT) $(VENV)/bin/python -m pytest -n $(WORKERS) --dist loadfile
 
 test-next: $(NEXT)/.stamp-test
-	$(TEST_ENVIRONMENT) $(NEXT)/bin/python -m pytest -n $(WORKERS) \
+	$(TEST_ENVIRONMENT) $(NEXT)/bin/python -m pytest -n $(WORKERS) --dist loadfile \
 		-m "not slow and not torch and not arithmetic"
 
 check: $(VENV)/.stamp-check

@@ -1,4 +1,4 @@
-"""Figures of chains: which examples each one visits, and whether their draws are of one law.
+"""Figures of chains: which examples each visits, and whether their draws have one distribution.
 
 Every figure has a row of panels for each posterior that has chains; what comes in no order, such
 as particles, has no path to draw.
@@ -136,8 +136,9 @@ def occupancy_figure(runs: Runs) -> Figure | None:
 def ranks_figure(runs: Runs) -> Figure | None:
     """Rank histograms of the coordinate with the largest R-hat, one panel a chain.
 
-    A draw's rank is its place among the draws of all chains; the histograms of chains of one law
-    are flat (Vehtari et al. 2021). The band holds 95 % of the bars of independent draws.
+    A draw's rank is its place among the draws of all chains; the histograms of chains of one
+    distribution are flat (Vehtari et al. 2021). The band holds 95 % of the bars of independent
+    draws.
     """
     chains = {name: t for name, t in with_chains(runs).items() if t["posterior"].sizes["chain"] > 1}
     if not chains:

@@ -30,8 +30,8 @@ CAPTIONS = {
     "occupancy": "Share of each chain's draws next to each example, for the examples visited most. "
     "Rows that look alike are chains that agree on the weights.",
     "ranks": "Ranks of each chain's draws among those of all chains, for the coordinate with the "
-    "largest R-hat. Chains of one law have flat histograms within the band, if their draws are "
-    "nearly independent.",
+    "largest R-hat. Chains of one distribution have flat histograms within the band, if their "
+    "draws are nearly independent.",
     "chains": "Nearest training example of each draw, a panel for each chain and a row for each "
     "example that a chain visits. Chains that stay with different "
     "examples have not mixed: their weights are those of the starting points.",

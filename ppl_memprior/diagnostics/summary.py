@@ -57,6 +57,7 @@ class PosteriorSummary:
             examples.
         linearization_error: in nats, of a linearized posterior.
         divergences: of Hamiltonian chains.
+        num_failed: simulations that failed while the method worked, and among its draws.
         seconds, forward_evaluations, gradient_evaluations: what it cost.
         mode_ess, mode_rhat, between_chain_tv: of the nearest example, see
             `ppl_memprior.diagnostics.ModeMixing`; of chains only.
@@ -104,6 +105,7 @@ class PosteriorSummary:
     bandwidth: float = NAN
     thinned_draws: int = 0
     methods: tuple[str, ...] | None = None
+    num_failed: int = 0
 
 
 def summarize(name: str, tree: xr.DataTree, reference: xr.DataTree | None) -> PosteriorSummary:
@@ -185,6 +187,7 @@ def _alone(name: str, tree: xr.DataTree) -> PosteriorSummary:
         weights_distance=NAN,
         linearization_error=float(tree.attrs.get("linearization_error", NAN)),
         divergences=int(stats["diverging"].sum()) if "diverging" in stats else 0,
+        num_failed=sum(int(tree.attrs.get(n, 0)) for n in ("num_failed", "num_failed_draws")),
         seconds=float(tree.attrs["seconds"]),
         forward_evaluations=int(tree.attrs["num_forward_evaluations"]),
         gradient_evaluations=int(tree.attrs["num_gradient_evaluations"]),

@@ -91,6 +91,15 @@ def sampler_honesty(s: PosteriorSummary) -> list[Verdict]:
                 "narrow parts of the posterior.",
             )
         )
+    if s.num_failed:
+        found.append(
+            Verdict(
+                "note",
+                f"{s.method}: {s.num_failed:,} of its simulations failed. They count as models "
+                "that cannot explain the data. If they should, check the forward operator's "
+                "limits.",
+            )
+        )
     if s.linearization_error > LINEARIZATION_NATS:
         found.append(
             Verdict(

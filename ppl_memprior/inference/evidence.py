@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from ppl_memprior._arrays import real_array
 from ppl_memprior._failures import tell_failures
+from ppl_memprior._progress import progress_bar
 from ppl_memprior.distributions import DiffusionMixturePrior
 from ppl_memprior.inference._gaussian_update import Spectrum, gaussian_update
 from ppl_memprior.inference._map_examples import Record
@@ -117,26 +118,31 @@ def evidence(
     for record in (*shared.values(), *unusable):
         counts += (record["forward_evaluations"], record["gradient_evaluations"])
     log_evidence, errors, shapes, failed = [], [], [], []
-    for i, bandwidth in enumerate(grid):
-        narrowed = problem.with_prior(_with_bandwidth(prior, bandwidth))
-        if shared:
-            linearized = _at_bandwidth(narrowed, shared, bandwidth / grid.max())
-        else:
-            linearized = linearize(narrowed, iterations=iterations, progress=progress)
-            num_failed += linearized.num_failed
-        counts += (linearized.num_forward_evaluations, linearized.num_gradient_evaluations)
-        if rng_key is None:
-            log_evidence.append(float(linearized.log_evidence))
-            continue
-        key = jax.random.fold_in(rng_key, i)
-        corrected, lost = weighted(
-            narrowed, linearized, key, num_draws=num_draws, progress=progress
-        )
-        failed.append(lost)
-        log_evidence.append(float(corrected.log_evidence))
-        errors.append(float(corrected.log_evidence_error))
-        shapes.append(float(corrected.khat))
-        counts[0] += corrected.num_forward_evaluations
+    with progress_bar(
+        total=len(grid), description="evidence: bandwidths", progress=progress
+    ) as bar:
+        for i, bandwidth in enumerate(grid):
+            narrowed = problem.with_prior(_with_bandwidth(prior, bandwidth))
+            if shared:
+                linearized = _at_bandwidth(narrowed, shared, bandwidth / grid.max())
+            else:
+                linearized = linearize(narrowed, iterations=iterations, progress=progress)
+                num_failed += linearized.num_failed
+            counts += (linearized.num_forward_evaluations, linearized.num_gradient_evaluations)
+            if rng_key is None:
+                log_evidence.append(float(linearized.log_evidence))
+                bar.update()
+                continue
+            key = jax.random.fold_in(rng_key, i)
+            corrected, lost = weighted(
+                narrowed, linearized, key, num_draws=num_draws, progress=progress
+            )
+            failed.append(lost)
+            log_evidence.append(float(corrected.log_evidence))
+            errors.append(float(corrected.log_evidence_error))
+            shapes.append(float(corrected.khat))
+            counts[0] += corrected.num_forward_evaluations
+            bar.update()
     if failed:
         num_failed += tell_failures("evidence", np.concatenate(failed), "draws")
     return EvidenceCurve(

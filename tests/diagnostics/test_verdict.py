@@ -196,6 +196,11 @@ def test_few_draws_and_divergences_are_warned_of():
     assert "90 effective draws are few" in said and "5 divergent transitions" in said
 
 
+def test_failed_simulations_are_counted():
+    assert "nuts: 1,234 of its simulations failed" in text(replace(CHAINS, num_failed=1234))
+    assert "simulations failed" not in text(CHAINS)
+
+
 def test_one_chain_divergences_and_unknown_fit_are_not_vouched_for():
     single = text(replace(CHAINS, rhat=NAN))
     assert "a single chain has no R-hat" in single and "Believe none" in single

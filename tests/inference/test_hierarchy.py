@@ -83,6 +83,7 @@ def check_means(latents, bandwidth, standard_error):
             assert error < 0.03 and abs(column.mean() - value) < 4 * error, name
 
 
+@pytest.mark.slow
 def test_gibbs():
     result = gibbs(InverseProblem(memorized, data=jnp.asarray(DATA)), jax.random.key(0), **CHAINS)
     check_means(result.latents, False, lambda draws: float(az.mcse(draws, method="mean")))
