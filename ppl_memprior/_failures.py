@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import jax
 import numpy as np
 
 SHOWN = 5  # failures that a message names
@@ -86,3 +89,21 @@ def tell_count(
             stacklevel=4,
         )
     return count
+
+
+@contextmanager
+def told_plainly(where: str) -> Iterator[None]:
+    """Raise what fails inside of a compiled program as one sentence, without JAX's traceback.
+
+    Args:
+        where: what was being done.
+
+    Raises:
+        RuntimeError: the program failed; its cause is JAX's own error.
+    """
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        told = lines[-1].removeprefix("RuntimeError: ") if lines else "the program failed"
+        raise RuntimeError(f"{where}: {told}") from error

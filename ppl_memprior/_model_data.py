@@ -92,6 +92,29 @@ def _require_whole(plate: str, size: int, subsample_size: int | None) -> None:
         )
 
 
+def require_fixed(
+    sites: list[str], run: Callable[[jax.Array], dict[str, Any]], rng_key: jax.Array
+) -> None:
+    """Raise a `ValueError` for data that the model draws at random, a minibatch say.
+
+    Args:
+        sites: observed sites whose values are not known without running the model.
+        run: from a random key to the model's trace, all latent sites given.
+        rng_key: any key.
+    """
+    if not sites:
+        return
+    drawn = dependent_outputs(
+        lambda key: [jnp.asarray(run(key)[name]["value"]) for name in sites], rng_key
+    )
+    for name, is_drawn in zip(sites, drawn, strict=True):
+        if is_drawn:
+            raise ValueError(
+                f"the data of site {name!r} depend on the model's random key: the posterior wants "
+                "all data, and the same at every call; draw them before, and pass them to the model"
+            )
+
+
 def masked_sites(
     structure: dict[str, Any], run: Callable[[dict[str, Any]], dict[str, Any]]
 ) -> tuple[str, ...]:

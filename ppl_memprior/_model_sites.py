@@ -36,8 +36,8 @@ def check_finite(data: dict[str, np.ndarray]) -> None:
         if bad:
             raise ValueError(
                 f"the data of site {name!r} (shape {np.shape(value)}) hold {bad} NaN or "
-                "infinite values; drop those data, or set them to any finite number and "
-                "mask them with numpyro.handlers.mask"
+                "infinite values; drop those data, or mask them (obs_mask=, or "
+                "numpyro.handlers.mask) and set the masked values to 0"
             )
 
 

@@ -16,6 +16,8 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
+from ppl_memprior._failures import told_plainly
+
 BATCH_ELEMENTS = 2**24  # numbers that one batch of forward solves may hold: 64 MiB in float32
 BATCH_ITEMS = 512
 HEARTBEAT = 2.0  # seconds after which a bar shows again that there is life
@@ -135,7 +137,10 @@ def map_in_batches(
         for start in range(0, count, size):
             # one shape, one compilation: the last batch repeats the last item, dropped again
             indices = np.minimum(np.arange(start, start + size), count - 1)
-            part = batched(jax.tree.map(lambda leaf, i=indices: leaf[i], xs))
+            with told_plainly(description or "forward solves"):
+                part = jax.block_until_ready(
+                    batched(jax.tree.map(lambda leaf, i=indices: leaf[i], xs))
+                )
             kept = min(size, count - start)
             parts.append(jax.tree.map(lambda leaf, k=kept: np.asarray(leaf)[:k], part))
             bar.update(kept)

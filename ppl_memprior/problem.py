@@ -8,7 +8,7 @@ What to do with the parts is left to `ppl_memprior.inference` and `ppl_memprior.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 
 import jax
@@ -20,7 +20,13 @@ from numpyro.distributions import Distribution
 
 from ppl_memprior._gaussian_site import GaussianSite, gaussian_site
 from ppl_memprior._jaxpr import dependent_outputs
-from ppl_memprior._model_data import ObservedData, masked_sites, model_argument, numeric
+from ppl_memprior._model_data import (
+    ObservedData,
+    masked_sites,
+    model_argument,
+    numeric,
+    require_fixed,
+)
 from ppl_memprior._model_sites import (
     Prior,
     check_finite,
@@ -112,6 +118,10 @@ class InverseProblem:
         check_finite(known)
         check_shapes(structure)
         self.observed: tuple[str, ...] = self._data_sites(structure)
+        latents = {n: structure[n]["value"] for n in (self.prior_name, *self.extra_latents)}
+        given = {n: jnp.zeros(value.shape, value.dtype) for n, value in latents.items()}
+        unknown = [name for name in self.observed if name not in known]
+        require_fixed(unknown, lambda key: self._run(given, key), jax.random.PRNGKey(0))
         self.num_data, read = self._read_data()
         # what the model has made of the data by JAX, then the data as they were given
         self.data: dict[str, np.ndarray] = read | {n: known[n] for n in self.observed if n in known}
@@ -262,9 +272,11 @@ class InverseProblem:
         given = {name: numeric(repr(name), value) for name, value in others.items()}
         return self._run({self.prior_name: x, **given})
 
-    def _run(self, values: dict[str, ArrayLike]) -> dict[str, Any]:
-        """The model's trace with the given latent values; the others are drawn, seed 0."""
-        model = handlers.substitute(handlers.seed(self.model, rng_seed=0), data=values)
+    def _run(
+        self, values: Mapping[str, ArrayLike], rng_seed: int | jax.Array = 0
+    ) -> dict[str, Any]:
+        """The model's trace with the given latent values; the others are drawn."""
+        model = handlers.substitute(handlers.seed(self.model, rng_seed=rng_seed), data=values)
         with _RUNNING_A_MODEL:
             return handlers.trace(model).get_trace(*self.args, **self.kwargs)
 

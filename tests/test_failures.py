@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import warnings
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ppl_memprior._failures import has_failed, tell_failures, zero_where_failed
+from ppl_memprior._failures import has_failed, tell_failures, told_plainly, zero_where_failed
 
 VALUES = np.array([-1.0, np.nan, np.inf, -np.inf], np.float32)
 
@@ -30,3 +31,9 @@ def test_tells_how_many_of_how_many_and_the_first_few():
         assert tell_failures("psis", np.zeros(20, bool), "draws") == 0
     with pytest.raises(ValueError, match="lookup: the simulation failed at all 3 examples"):
         tell_failures("lookup", np.ones(3, bool), "examples")
+
+
+def test_an_error_in_a_compiled_program_is_one_sentence():
+    with pytest.raises(RuntimeError, match=r"^lookup at example 3: G: no derivative$"):
+        with told_plainly("lookup at example 3"):
+            raise jax.errors.JaxRuntimeError("INTERNAL: callback\n  File x\nG: no derivative\n")

@@ -465,3 +465,21 @@ def test_settings_reach_the_model_as_they_are():
 def test_data_that_are_no_real_numbers_are_refused(data):
     with pytest.raises(TypeError, match="must be (real|an array of real numbers)"):
         InverseProblem(normal_model, data=data)
+
+
+def test_data_drawn_by_the_model_are_refused():
+    data = jnp.linspace(-1.0, 1.0, 20)
+
+    def minibatch():
+        x = numpyro.sample("x", DiffusionMixturePrior(jnp.asarray([-1.0, 0.5]), 0.3))
+        some = jax.random.choice(numpyro.prng_key(), data, (5,), replace=False)
+        numpyro.sample("y", dist.Normal(x, 0.3).expand([5]), obs=some)
+
+    with pytest.raises(ValueError, match="'y' depend on the model's random key"):
+        InverseProblem(minibatch)
+
+    def scaled():
+        x = numpyro.sample("x", DiffusionMixturePrior(jnp.asarray([-1.0, 0.5]), 0.3))
+        numpyro.sample("y", dist.Normal(x, 0.3).expand([20]), obs=2 * data)
+
+    assert InverseProblem(scaled).num_data == 20

@@ -9,13 +9,18 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
-from scipy.spatial.distance import cdist
+from scipy.spatial.distance import cdist, pdist
 
 from ppl_memprior._arrays import real_array
 
 # Two Gaussians N(x_1, s^2 I) and N(x_2, s^2 I) of equal weight have one mode, and not two, if and
 # only if |x_1 - x_2| <= 2 s, whatever the dimension.
 ONE_MODE = 2.0  # bandwidths
+# Noise of one bandwidth in every coordinate takes a copy further away than that in many dimensions.
+# But no further than this share of the usual distance between examples: a wide bandwidth makes no
+# copies of examples that have little in common.
+COPY = 0.25
+_SAMPLE = 256  # examples whose mutual distances say what is usual
 _ROUNDING = float(np.finfo(np.float32).eps)
 _BLOCK = 512  # examples whose distances to all others are in memory at a time
 _DIRECTIONS = 32  # of the projection that finds candidates; distances in it are lower bounds
@@ -24,9 +29,9 @@ _DIRECTIONS = 32  # of the projection that finds candidates; distances in it are
 def distinct_examples(examples: ArrayLike, bandwidth: float = 0.0) -> NDArray[np.intp]:
     """Say which examples are the same mode of a mixture with this bandwidth.
 
-    Two examples are the same if they have the same neighbours, themselves included, within two
-    bandwidths. All examples of a group are then within two bandwidths of one another. A chain of
-    examples, each near the next one only, does not become one group.
+    Two examples are the same if they have the same neighbours, themselves included, within the
+    distance of `same_within`. All examples of a group are then that close to one another. A chain
+    of examples, each near the next one only, does not become one group.
 
     Args:
         examples: shape (N, *event_shape).
@@ -51,8 +56,8 @@ def distinct_examples(examples: ArrayLike, bandwidth: float = 0.0) -> NDArray[np
     size = min(_DIRECTIONS, rows.shape[1])
     projected = rows @ np.linalg.qr(rng.normal(size=(rows.shape[1], size)))[0]
     rounding = _ROUNDING**2 * np.sum(rows**2, axis=1)
-    # the slack keeps examples at exactly two bandwidths, on a grid say, from being told apart
-    closest = (1 + 1e-6) * (ONE_MODE * bandwidth) ** 2
+    # the slack keeps examples at exactly this distance, on a grid say, from being told apart
+    closest = (1 + 1e-6) * same_within(rows, bandwidth) ** 2
     signature = np.empty(len(rows), dtype=np.uint64)
     for start in range(0, len(rows), _BLOCK):
         block = slice(start, start + _BLOCK)
@@ -64,6 +69,28 @@ def distinct_examples(examples: ArrayLike, bandwidth: float = 0.0) -> NDArray[np
         signature[block] = near @ numbers[columns]
     _, first, group = np.unique(signature, return_index=True, return_inverse=True)
     return first[group.ravel()]
+
+
+def same_within(examples: ArrayLike, bandwidth: float) -> float:
+    """The distance up to which examples are the same at the scale of a bandwidth.
+
+    It is 2 + sqrt(2 (d - 1)) bandwidths in d dimensions: where two Gaussian components become one
+    mode along the line that joins them, and how far noise of one bandwidth takes two copies apart
+    in the other directions. Beyond two bandwidths it is at most a quarter of the median distance
+    between examples.
+
+    Args:
+        examples: shape (N, *event_shape).
+        bandwidth: standard deviation of the components, in the unit of the examples.
+
+    Returns:
+        In the unit of the examples.
+    """
+    rows = np.asarray(examples, dtype=np.float64).reshape(len(np.asarray(examples)), -1)
+    some = rows[np.linspace(0, len(rows) - 1, min(len(rows), _SAMPLE)).astype(int)]
+    usual = float(np.median(pdist(some))) if len(some) > 1 else 0.0
+    noise = (ONE_MODE + np.sqrt(2 * max(rows.shape[1] - 1, 0))) * bandwidth
+    return float(max(ONE_MODE * bandwidth, min(noise, COPY * usual)))
 
 
 def example_groups(tree: xr.DataTree) -> NDArray[np.intp]:

@@ -187,7 +187,7 @@ def repeated_examples(summaries: Sequence[PosteriorSummary]) -> list[Verdict]:
         Verdict(
             "note",
             f"{total} examples, {distinct} of them distinct at the bandwidth {bandwidth:.3g}: "
-            "examples within two bandwidths of one another count as one."
+            "examples that noise of that size could have made of one another count as one."
             if bandwidth > 0
             else f"{total} examples, {distinct} of them distinct: copies count as one.",
         )

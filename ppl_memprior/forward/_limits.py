@@ -18,7 +18,7 @@ _LIGHT, _FAST_IN_GAS = 30.0, 1500.0
 _POSITIVE = (
     "velocities must be positive. A prior that can reach this needs a positive support or bounds."
 )
-NEGATIVE = "velocities of S waves must not be negative. A prior that can reach this needs bounds."
+_NEGATIVE = "velocities of S waves must not be negative. A prior that can reach this needs bounds."
 
 
 class Limits(NamedTuple):
@@ -100,6 +100,26 @@ def velocity_limits(name: str, lowest: float, highest: float) -> Limits:
         advice_high=beyond,
         reach=lowest,
         advice_reach=too_slow,
+    )
+
+
+def shear_limits(lowest: float) -> Limits:
+    """Limits of the velocity of S waves, m/s, where P waves must reach `lowest`.
+
+    S waves may be slow, but a tenth of what is shorter than a grid cell is no wave on that grid.
+    """
+    return Limits(
+        "S velocity",
+        "m/s",
+        0.0,
+        closed=True,
+        advice_low=_NEGATIVE,
+        reach=lowest / 10,
+        advice_reach=(
+            f"but on this grid and at this peak frequency nothing below {lowest / 10:g} m/s is "
+            "longer than a tenth of a grid cell, so it cannot be meant. Velocities are in m/s: is "
+            "the model in km/s? A fluid has S velocities of 0 everywhere."
+        ),
     )
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .._arrays import real_array
-from ._limits import NEGATIVE, Limits, checked_range, density_limits, velocity_limits
+from ._limits import Limits, checked_range, density_limits, shear_limits, velocity_limits
 from ._propagate import Physics, Relation, Shots, deepwave
 from ._torch_evaluate import require
 from .wave_equation import WaveEquation
@@ -295,7 +295,7 @@ class ElasticWave(WaveEquation):
         return Physics(
             (
                 velocity_limits("P velocity", *self._speeds),
-                Limits("S velocity", "m/s", 0.0, closed=True, advice_low=NEGATIVE),
+                shear_limits(self._speeds[0]),
                 density_limits(low, high),
             ),
             solve,

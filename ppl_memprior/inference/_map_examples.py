@@ -13,6 +13,7 @@ from typing import Protocol
 
 import numpy as np
 
+from ppl_memprior._failures import told_plainly
 from ppl_memprior._fingerprint import problem_fingerprint
 from ppl_memprior._progress import BATCH_ITEMS, items_in_batch, progress_bar
 from ppl_memprior.inference._example_store import ExampleStore, Record
@@ -155,7 +156,8 @@ def _run_here(
 ) -> None:
     for batch in batches:
         try:
-            records = prepared(problem, task)(filled_up(batch, size))
+            with told_plainly(f"{task.name} at {examples_named(batch)}"):
+                records = prepared(problem, task)(filled_up(batch, size))
         except Exception as error:
             error.add_note(f"in {task.name} at {examples_named(batch)}")
             raise

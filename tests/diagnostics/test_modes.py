@@ -16,7 +16,7 @@ from scipy.ndimage import gaussian_filter
 from ppl_memprior import DiffusionMixturePrior, InverseProblem, MemorizedPrior, compare
 from ppl_memprior.comparison.convert import Draws, to_datatree
 from ppl_memprior.diagnostics import distinct_examples, summarize
-from ppl_memprior.diagnostics.modes import example_groups, visited_modes
+from ppl_memprior.diagnostics.modes import example_groups, same_within, visited_modes
 
 SIGMA = 0.02
 
@@ -44,14 +44,35 @@ def test_coincident_examples_are_one():
 
 
 @pytest.mark.parametrize("size", [1, 40, 1000])
-def test_two_components_of_one_mode_are_one_whatever_the_dimension(size):
-    """Two Gaussians of equal weight have one mode if their means are within 2 bandwidths."""
+def test_components_are_one_within_the_distance_that_is_documented(size):
     far = 10 * np.random.default_rng(0).normal(size=(5, size))
-    for distance, same in ((0.01, True), (1.99, True), (2.0, True), (2.01, False)):
+    limit = 2 + np.sqrt(2 * (size - 1))
+    for distance, same in (
+        (0.01, True),
+        (limit - 0.01, True),
+        (limit, True),
+        (limit + 0.01, False),
+    ):
         step = np.zeros(size)
         step[0] = distance * SIGMA
         labels = distinct_examples(np.concatenate([far, far[:1] + step]), SIGMA)
         assert (labels[5] == 0) == same and list(labels[:5]) == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("size", [64, 1024, 3876])
+@pytest.mark.parametrize("noise", [0.1, 0.3, 0.7])
+def test_copies_with_noise_in_every_coordinate_are_one(size, noise):
+    rng = np.random.default_rng(3)
+    plain = rng.uniform(size=(20, size))
+    copies = plain[[7] * 5 + [2]] + noise * SIGMA * rng.normal(size=(6, size))
+    labels = distinct_examples(np.concatenate([plain, copies]), SIGMA)
+    np.testing.assert_array_equal(labels, [*range(20), 7, 7, 7, 7, 7, 2])
+
+
+def test_a_wide_bandwidth_makes_no_copies():
+    """Its draws reach far, but the examples have nothing in common."""
+    plain = np.random.default_rng(4).uniform(size=(50, 400))
+    np.testing.assert_array_equal(distinct_examples(plain, 1.0), np.arange(50))
 
 
 def test_a_chain_of_near_examples_is_not_one():
@@ -67,7 +88,8 @@ def test_groups_agree_with_all_pairs_of_distances():
     for size in (1, 2, 40):
         centres = 3 * rng.normal(size=(300, size)) / np.sqrt(size)
         points = centres[rng.integers(300, size=700)] + 0.01 * rng.normal(size=(700, size))
-        near = np.sum((points[:, None] - points) ** 2, axis=-1) <= (2 * 0.1) ** 2
+        limit = same_within(points, 0.1)
+        near = np.sum((points[:, None] - points) ** 2, axis=-1) <= limit**2
         same = (near[:, None] == near).all(axis=-1)
         np.testing.assert_array_equal(distinct_examples(points, 0.1), same.argmax(axis=1))
 
@@ -148,6 +170,17 @@ def test_repeated_examples_change_no_number_and_no_sentence(plain_report, repeat
     assert f"{repeats.sum()} examples, 60 of them distinct at the bandwidth 0.02" in text
     assert "A lookup, not inference: one (example 7 carries all the weight)" in text
     assert "A weighted lookup: two (2.0 examples)" in text
+
+
+def test_noisy_copies_change_no_verdict(plain_report):
+    """Noise of a third of a bandwidth in every pixel."""
+    repeats = np.where(np.arange(60) == 7, 6, np.where(np.isin(np.arange(60), [3, 41]), 2, 1))
+    copies = jitter(np.repeat(PLAIN, repeats - 1, axis=0), 0.3 * np.sqrt(64) * SIGMA)
+    _, sentences, comparison = report(np.concatenate([PLAIN, copies]), split(repeats))
+    assert [v.level for v in sentences] == [v.level for v in plain_report[1]]
+    text = comparison.to_text()
+    assert "67 examples, 60 of them distinct at the bandwidth 0.02" in text
+    assert "A lookup, not inference: one (example 7 carries all the weight)" in text
 
 
 def test_the_order_of_the_examples_changes_no_number(plain_report):

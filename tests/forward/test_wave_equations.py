@@ -397,6 +397,7 @@ def test_settings_are_checked(name, change, message):
         ("acoustic", 0, "highest velocity is .* nothing below 120 m/s .* is the model in km/s"),
         ("acoustic", 1, r"highest density is .* is the model in g/cm\^3"),
         ("elastic", 0, "highest P velocity is .* is the model in km/s"),
+        ("elastic", 1, "highest S velocity is .* nothing below 12 m/s .* is the model in km/s"),
     ],
 )
 def test_a_field_in_another_unit_is_named_or_gives_nan_with_a_warning(name, field, message):
