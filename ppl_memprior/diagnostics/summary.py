@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from ppl_memprior.diagnostics.calibration import misfit
 from ppl_memprior.diagnostics.convergence import convergence
 from ppl_memprior.diagnostics.distances import (
+    MAX_DRAWS,
     energy_distance,
     nearly_independent,
     thinned,
@@ -157,7 +158,7 @@ def _alone(name: str, tree: xr.DataTree) -> PosteriorSummary:
     if independent:
         ess = float(tree.attrs.get("ess", draws))
         sampler = {"ess": ess, "rhat": NAN, "relative_mcse": 1 / np.sqrt(ess)}
-        sampler["thinned_draws"] = nearly_independent(draws, ess)
+        sampler["thinned_draws"] = min(nearly_independent(draws, ess), MAX_DRAWS)
     else:
         sampler = _chains(tree, site, groups)
     chi_square = stats["chi_square"] if "chi_square" in stats else np.array([])
@@ -238,7 +239,7 @@ def _chains(tree: xr.DataTree, site: str, groups: NDArray[np.intp]) -> dict[str,
         "mode_ess": mixing.ess,
         "mode_rhat": mixing.rhat,
         "between_chain_tv": mixing.between_chain_tv,
-        "thinned_draws": nearly_independent(draws, float(slowest)),
+        "thinned_draws": min(nearly_independent(draws, float(slowest)), MAX_DRAWS),
     }
     if not tree.attrs.get("exchangeable_draws", 0):
         fields["round_trips"] = float(mixing.round_trips)
