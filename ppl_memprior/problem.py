@@ -286,7 +286,8 @@ class InverseProblem:
     def _structure(self) -> dict[str, Any]:
         """The model's sites, traced abstractly: names, distributions and the data."""
         found: dict[str, Any] = {}
-        jax.eval_shape(lambda: found.update(self._run({})))
+        # the key is traced, so that no draw is looked at: the model may fail at some
+        jax.eval_shape(lambda key: found.update(self._run({}, key)), jax.random.PRNGKey(0))
         return found
 
     def _data_sites(self, structure: dict[str, Any]) -> tuple[str, ...]:

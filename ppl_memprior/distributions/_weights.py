@@ -67,6 +67,16 @@ def weights_of(weights: jax.Array) -> Weights:
 
 
 @jax.jit
+def log_mean(weights: Weights, log_values: jax.Array) -> jax.Array:
+    """Return log sum_n w_n exp(log_values_n), (...,), for `log_values` (N,)."""
+    total = jax.nn.logsumexp(weights.logarithms + log_values, axis=-1)
+    if weights.zeros is None:
+        return total
+    more = weights.zeros * _bounded_exp(log_values - total[..., None])
+    return total + jnp.log1p(jnp.sum(more, axis=-1))
+
+
+@jax.jit
 def reweighted(weights: Weights, log_factors: jax.Array) -> Weights:
     """Return `weights` times the exponentials of `log_factors` (N,), normalised."""
     unnormalized = weights.logarithms + log_factors

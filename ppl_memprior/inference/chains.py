@@ -5,13 +5,17 @@ What the kernel is, is left to the methods (`nuts`, `mode_jump`, `gibbs`).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import jax
 import numpy as np
+import numpyro
 from numpyro.infer import MCMC, NUTS, init_to_sample
 from numpyro.infer.mcmc import MCMCKernel
 
+from ppl_memprior._failures import LIMITS
 from ppl_memprior.problem import InverseProblem
 
 # Chains that start from the prior begin where the data's gradient is steep; until the step size has
@@ -80,19 +84,42 @@ def run_chains(
     )
     warmup_key, sample_key = jax.random.split(rng_key)
     warmup_evaluations = 0
-    if num_warmup:
-        mcmc.warmup(
-            warmup_key,
-            *problem.args,
-            collect_warmup=True,
-            extra_fields=(evaluations,),
-            **problem.kwargs,
-        )
-        warmup_evaluations = int(np.sum(mcmc.get_extra_fields()[evaluations]))
-    mcmc.run(sample_key, *problem.args, extra_fields=statistics, **problem.kwargs)
+    with starts_may_fail():
+        if num_warmup:
+            mcmc.warmup(
+                warmup_key,
+                *problem.args,
+                collect_warmup=True,
+                extra_fields=(evaluations,),
+                **problem.kwargs,
+            )
+            warmup_evaluations = int(np.sum(mcmc.get_extra_fields()[evaluations]))
+        mcmc.run(sample_key, *problem.args, extra_fields=statistics, **problem.kwargs)
     draws = mcmc.get_samples(group_by_chain=True)
     kept = mcmc.get_extra_fields(group_by_chain=True)
     stats = {name: np.asarray(kept[name]) for name in statistics}
     wanted = (problem.prior_name, *problem.extra_latents)
     count = warmup_evaluations + int(np.sum(stats[evaluations]))
     return ChainDraws({name: np.asarray(draws[name]) for name in wanted}, stats, 0, count, count)
+
+
+@contextmanager
+def starts_may_fail() -> Iterator[None]:
+    """Let NumPyro start where the simulation fails, and look for another start.
+
+    NumPyro runs a model once before it samples, and refuses distributions with a parameter that is
+    not a number, such as the output of a failed simulation.
+
+    Raises:
+        ValueError: no start was found.
+    """
+    try:
+        with numpyro.validation_enabled(False):
+            yield
+    except RuntimeError as error:
+        if "Cannot find valid initial parameters" not in str(error):
+            raise
+        raise ValueError(
+            "no draw from the prior has a posterior density and gradient that are finite, so no "
+            f"chain can start: the simulation failed at all of them; {LIMITS}"
+        ) from error

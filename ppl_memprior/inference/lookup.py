@@ -21,6 +21,7 @@ import numpy as np
 from ppl_memprior._failures import has_failed, tell_failures, zero_where_failed
 from ppl_memprior._method_checks import method_check
 from ppl_memprior.distributions import MemorizedPrior
+from ppl_memprior.distributions._weights import Weights, log_mean, reweighted
 from ppl_memprior.inference._map_examples import examples_in_batch, map_examples
 from ppl_memprior.problem import InverseProblem
 
@@ -44,20 +45,19 @@ class LookupPosterior(MemorizedPrior):
     def __init__(
         self,
         examples: jax.Array,
-        log_weights: jax.Array,
+        weights: Weights,
         log_likelihoods: jax.Array,
         *,
         validate_args: bool | None = None,
     ) -> None:
-        joint = log_weights + log_likelihoods
-        self.log_evidence = jax.nn.logsumexp(joint)
+        self.log_evidence = log_mean(weights, log_likelihoods)
         self.log_likelihoods = log_likelihoods
         self.num_forward_evaluations = len(log_likelihoods)
         self.num_gradient_evaluations = 0
-        super().__init__(examples, jax.nn.softmax(joint), validate_args=validate_args)
-        # not the logarithm of the rounded weights: the next data may favour an example that these
-        # put hundreds of nats below the others
-        self.log_weights = jax.nn.log_softmax(joint)
+        super().__init__(examples, validate_args=validate_args)
+        # not the logarithm of rounded weights: the next data may favour an example that these put
+        # hundreds of nats below the others
+        self.log_weights, self._zero_weights = reweighted(weights, log_likelihoods)
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,10 @@ def lookup(
             f"the likelihood is zero at all {len(log_likelihoods)} examples: the posterior under "
             "the memorized prior does not exist; check the data and the noise"
         )
-    posterior = LookupPosterior(problem.examples, problem.prior.log_weights, log_likelihoods)
+    # only priors over examples keep what a weight of zero is differentiated by
+    zeros = getattr(problem.prior, "_zero_weights", None)
+    weights = Weights(problem.prior.log_weights, zeros)
+    posterior = LookupPosterior(problem.examples, weights, log_likelihoods)
     posterior.num_failed = num_failed
     return posterior
 
