@@ -73,3 +73,26 @@ def test_data_that_no_example_can_explain():
 
     with pytest.raises(ValueError, match="zero at all 2 examples"):
         lookup(InverseProblem(model))
+
+
+def test_evidence_and_mean_are_differentiable_where_a_weight_is_zero():
+    """Against p_n / p - 1 and x_n p_n / p - m p_n / p, with p_n the likelihood at example n."""
+    examples = jnp.asarray([-1.0, 0.2, 1.5])
+
+    def posterior(weights):
+        def model(data=None):
+            x = numpyro.sample("x", MemorizedPrior(examples, weights=weights))
+            numpyro.sample("y", dist.Normal(2 * x, 1.0), obs=data)
+
+        return lookup(InverseProblem(model, data=0.5))
+
+    weights = np.array([0.4, 0.0, 0.6])
+    x = np.array([-1.0, 0.2, 1.5])
+    likelihood = np.exp(-0.5 * (0.5 - 2 * x) ** 2)
+    ratio = likelihood / (weights @ likelihood)
+    mean = weights @ (ratio * x)
+    w = jnp.asarray(weights, jnp.float32)
+    slope = jax.grad(lambda w: posterior(w).log_evidence)(w)
+    np.testing.assert_allclose(slope, ratio - 1, rtol=1e-5, atol=1e-5)
+    slope = jax.grad(lambda w: posterior(w).mean)(w)
+    np.testing.assert_allclose(slope, ratio * (x - mean), rtol=1e-5, atol=1e-5)
