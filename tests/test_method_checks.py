@@ -27,6 +27,8 @@ from ppl_memprior._method_checks import methods_that_take
 from ppl_memprior.comparison.convert import Draws, to_datatree
 from ppl_memprior.comparison.methods import METHODS
 
+pytestmark = pytest.mark.arithmetic  # another Python computes the same
+
 EXAMPLES = jnp.asarray([-1.0, 0.2, 1.5])
 PRIORS = {
     "memorized": MemorizedPrior(EXAMPLES),

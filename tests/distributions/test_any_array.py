@@ -18,6 +18,8 @@ from ppl_memprior.distributions import (
     _examples,
 )
 
+pytestmark = pytest.mark.arithmetic  # another Python computes the same
+
 EXAMPLES = np.array([[0.0, 1.0], [2.0, 0.5], [3.0, -1.0]])
 VALUE = np.array([2.0, 0.5])
 
