@@ -103,6 +103,9 @@ def run_chains(
     return ChainDraws({name: np.asarray(draws[name]) for name in wanted}, stats, 0, count, count)
 
 
+_NO_START = ("Cannot find valid initial parameters", " distribution got invalid ")
+
+
 @contextmanager
 def starts_may_fail() -> Iterator[None]:
     """Let NumPyro start where the simulation fails, and look for another start.
@@ -116,8 +119,9 @@ def starts_may_fail() -> Iterator[None]:
     try:
         with numpyro.validation_enabled(False):
             yield
-    except RuntimeError as error:
-        if "Cannot find valid initial parameters" not in str(error):
+    except (RuntimeError, ValueError) as error:
+        # where NumPyro finds no start, it validates the model at the last one, to say more
+        if not any(words in str(error) for words in _NO_START):
             raise
         raise ValueError(
             "no draw from the prior has a posterior density and gradient that are finite, so no "

@@ -95,6 +95,18 @@ def test_chains_are_those_of_quadrature(problem):
         assert abs(draws.mean() - mean) < 4 * deviation / 10
 
 
+def test_chains_start_where_most_draws_of_the_prior_fail():
+    """Only above -1.2 is there a likelihood: about a sixth of the prior."""
+    most = make(DiffusionMixturePrior(jnp.asarray([-2.0, -3.0, -2.5, -4.0, -3.5, 0.2]), 0.3))
+    sizes = {"num_samples": 20, "num_warmup": 20, "num_chains": 2}
+    assert (nuts(most, KEY, **sizes).latents["x"] > -1.2).all()
+    with pytest.warns(UserWarning, match="linearize: the simulation failed at 5 of 6 examples"):
+        assert (mode_jump(most, KEY, **sizes).latents["x"] > -1.2).all()
+    none = make(DiffusionMixturePrior(jnp.asarray([-8.0, -9.0]), 0.1))
+    with pytest.raises(ValueError, match="no chain can start: the simulation failed"):
+        nuts(none, KEY, **sizes)
+
+
 def test_lookup_leaves_failed_examples_out():
     with pytest.warns(UserWarning, match=r"lookup: .* 2 of 4 examples \(number 0, 3\), 50 %"):
         posterior = lookup(make(MemorizedPrior(jnp.asarray([-2.0, 0.2, 0.1, -3.0]))))
