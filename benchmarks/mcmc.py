@@ -176,13 +176,13 @@ def measure(case: Case, num_samples: int, particles: int, repeats: int) -> dict[
     )
     smc = tempered_smc(case.problem, smc_key, num_particles=particles, num_repeats=repeats)
     return {
-        "NUTS": of_chains(case, alone.latents[site], alone.num_forward_evaluations),
+        "NUTS": of_chains(case, alone.latents[site], alone.cost.num_forward_evaluations),
         f"NUTS, {MANY_CHAINS} chains": of_chains(
-            case, many.latents[site], many.num_forward_evaluations
+            case, many.latents[site], many.cost.num_forward_evaluations
         ),
-        "mode-jump": of_chains(case, jumps.latents[site], jumps.num_forward_evaluations),
-        SELDOM: of_chains(case, seldom.latents[site], seldom.num_forward_evaluations),
-        "SMC": of_particles(case, smc.latents[site], smc.num_forward_evaluations),
+        "mode-jump": of_chains(case, jumps.latents[site], jumps.cost.num_forward_evaluations),
+        SELDOM: of_chains(case, seldom.latents[site], seldom.cost.num_forward_evaluations),
+        "SMC": of_particles(case, smc.latents[site], smc.cost.num_forward_evaluations),
     }
 
 

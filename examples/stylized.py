@@ -18,13 +18,16 @@ import numpyro
 import numpyro.distributions as dist
 
 import ppl_memprior as mp
+from ppl_memprior import methods
 from ppl_memprior.forward import stylized
 
-METHODS = ["lookup", "linearized", "nuts", "dps"]
+METHODS = ("lookup", "linearized", "nuts", "dps")
 
 
 def main(
-    folder: Path, settings: mp.Settings | None = None, bandwidths: Sequence[float] = (0.5, 0.05)
+    folder: Path,
+    chosen: Sequence[str | methods.Method] = METHODS,
+    bandwidths: Sequence[float] = (0.5, 0.05),
 ) -> dict[float, mp.Comparison]:
     """Compare the four posteriors at each bandwidth."""
     comparisons = {}
@@ -36,7 +39,7 @@ def main(
             numpyro.sample("y", dist.Normal(stylized.cubic(x), stylized.NOISE), obs=y)
 
         problem = mp.InverseProblem(model, y=stylized.OBSERVATION)
-        runs = mp.run(problem, METHODS, jax.random.key(0), settings=settings)
+        runs = mp.run(problem, chosen, jax.random.key(0))
         comparison = mp.compare(runs, reference="linearized")
         print(f"sigma = {sigma}\n{comparison.to_text()}\n")
         comparison.to_html(folder / f"stylized-{sigma}.html", title=f"sigma = {sigma}")

@@ -9,9 +9,9 @@ import importlib
 TYPE_CHECKING = False  # type checkers take it as true; `typing` itself takes time to import
 if TYPE_CHECKING:
     from ppl_memprior import datasets, diagnostics, diffusion, forward
+    from ppl_memprior.comparison import methods
     from ppl_memprior.comparison.compare import Comparison, compare
-    from ppl_memprior.comparison.methods import Settings
-    from ppl_memprior.comparison.run import run
+    from ppl_memprior.comparison.running import run
     from ppl_memprior.distributions import (
         DiffusionMixturePrior,
         LowRankGaussianMixture,
@@ -28,7 +28,6 @@ __all__ = [
     "LowRankGaussianMixture",
     "MemorizedPrior",
     "ModeJump",
-    "Settings",
     "compare",
     "datasets",
     "diagnostics",
@@ -37,12 +36,13 @@ __all__ = [
     "forward",
     "linearize",
     "lookup",
+    "methods",
     "psis",
     "run",
 ]
 
 _HOMES = {
-    **dict.fromkeys(("Comparison", "Settings", "compare", "run"), "comparison"),
+    **dict.fromkeys(("Comparison", "compare", "methods", "run"), "comparison"),
     **dict.fromkeys(
         ("DiffusionMixturePrior", "LowRankGaussianMixture", "MemorizedPrior"), "distributions"
     ),

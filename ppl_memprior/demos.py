@@ -1,13 +1,13 @@
 """The problems that the command line demonstrates: one small, one full waveform inversion.
 
-Each function builds a complete problem with its truth, labels and settings; running, storing
+Each function builds a complete problem with its truth, labels and methods; running, storing
 and reporting it is left to `workspace.py` and `cli.py`.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -18,7 +18,7 @@ import numpyro
 import numpyro.distributions as dist
 
 from ppl_memprior import forward
-from ppl_memprior.comparison import Settings
+from ppl_memprior.comparison.methods import Method, configured
 from ppl_memprior.datasets import load_openfwi
 from ppl_memprior.distributions import DiffusionMixturePrior
 from ppl_memprior.problem import InverseProblem
@@ -33,9 +33,8 @@ class Study:
     Attributes:
         title: heading of the report.
         problem: the inverse problem.
-        methods: names of the methods to run.
-        reference: the one that distances are measured to, or None.
-        settings: how long each works.
+        methods: the methods to run.
+        reference: label of the one that distances are measured to, or None.
         truth: true value of the prior's site, or None.
         coords, units: labels for the draws.
         notes: what to print as provenance, name and value.
@@ -43,9 +42,8 @@ class Study:
 
     title: str
     problem: InverseProblem
-    methods: tuple[str, ...]
+    methods: Sequence[Method]
     reference: str | None
-    settings: Settings
     truth: Any = None
     coords: Mapping[str, Any] = field(default_factory=dict)
     units: Mapping[str, str] = field(default_factory=dict)
@@ -68,9 +66,10 @@ def stylized(seed: int) -> Study:
     return Study(
         title="One-dimensional stylized problem",
         problem=InverseProblem(model, data=0.0),
-        methods=ALL_METHODS,
+        methods=configured(
+            ALL_METHODS, {"dps": {"num_samples": 1000}}, num_samples=2500, num_warmup=1000
+        ),
         reference="mode-jump",
-        settings=Settings(num_samples=2500, num_warmup=1000, num_diffusion_samples=1000),
         notes={
             "forward operator": "x + 0.3 x^3",
             "noise": noise,
@@ -150,6 +149,9 @@ def fwi(setting: FwiSetting, seed: int) -> Study:
         velocity,
         examples=jax.random.normal(example_key, (FWI_EXAMPLES, FWI_TERMS)),
         bandwidth=setting.bandwidth,
+        # jumps bring nearly independent draws, which long trajectories between them would not
+        # improve; NUTS alone gets as many simulations
+        methods=_field_methods(setting.methods, num_samples=200, max_tree_depth=2),
         truth={"z": truth, "velocity": velocity(truth)},
         noise_fraction=setting.noise_fraction,
         noise_key=noise_key,
@@ -158,7 +160,7 @@ def fwi(setting: FwiSetting, seed: int) -> Study:
             "seed": seed,
         },
     )
-    return replace(study, methods=setting.methods, reference=setting.reference)
+    return replace(study, reference=setting.reference)
 
 
 # OpenFWI's models at a third of their resolution, with its survey thinned out to match
@@ -204,12 +206,16 @@ def openfwi(path: str | os.PathLike[str], seed: int) -> Study:
         return components(scores / size.astype(np.float32))
 
     scores = jnp.stack([components.encode(model) for model in coarse]) * size.astype(np.float32)
-    study = _field_study(
+    return _field_study(
         f"Full waveform inversion on {os.path.basename(os.path.normpath(path))}",
         wave,
         velocity,
         examples=scores[:-1],
         bandwidth=30.0,
+        # the posterior is narrow in some directions and as wide as the bandwidth in others: longer
+        # trajectories than elsewhere, but full ones would take a thousand simulations of four
+        # chains for each draw
+        methods=_field_methods(ALL_METHODS, num_samples=50, max_tree_depth=3),
         truth={"z": scores[-1], "velocity": coarse[-1]},
         noise_fraction=0.2,
         noise_key=jax.random.key(seed),
@@ -221,10 +227,17 @@ def openfwi(path: str | os.PathLike[str], seed: int) -> Study:
             "seed": seed,
         },
     )
-    # the posterior is narrow in some directions and as wide as the bandwidth in others: longer
-    # trajectories than elsewhere, but full ones would take a thousand simulations of four chains
-    # for each draw
-    return replace(study, settings=replace(study.settings, num_samples=50, max_tree_depth=3))
+
+
+def _field_methods(names: Sequence[str], **sizes: int) -> tuple[Method, ...]:
+    """Methods with as many simulations as a demonstration can wait for."""
+    return configured(
+        names,
+        {"dps": {"num_samples": 32, "num_steps": 60}},
+        num_warmup=60,
+        num_importance_draws=400,
+        **sizes,
+    )
 
 
 def _field_study(
@@ -234,6 +247,7 @@ def _field_study(
     *,
     examples: jax.Array,
     bandwidth: float,
+    methods: Sequence[Method],
     truth: Mapping[str, Any],
     noise_fraction: float,
     noise_key: jax.Array,
@@ -255,18 +269,8 @@ def _field_study(
     return Study(
         title=title,
         problem=InverseProblem(model, data=data),
-        methods=ALL_METHODS,
+        methods=methods,
         reference="mode-jump",
-        # jumps bring nearly independent draws, which long trajectories between them would not
-        # improve; NUTS alone gets as many simulations
-        settings=Settings(
-            num_samples=200,
-            num_warmup=60,
-            max_tree_depth=2,
-            num_importance_draws=400,
-            num_diffusion_samples=32,
-            num_diffusion_steps=60,
-        ),
         truth=truth,
         coords={"depth": depth, "distance": distance},
         units={"velocity": "m/s"},

@@ -13,19 +13,21 @@ import os
 import platform
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from concurrent.futures import Executor
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import jax
+import xarray as xr
 
 from ppl_memprior._files import check_writable_file, check_writable_folder
 from ppl_memprior.comparison import Comparison, compare, load_trees, run
 from ppl_memprior.comparison.html import write_text
 from ppl_memprior.comparison.identity import differences, identity_of
 from ppl_memprior.comparison.labels import checked_truth
-from ppl_memprior.comparison.run import DRAWS_FILE, UNFINISHED, check_methods, stored_draws
+from ppl_memprior.comparison.methods import label_of
+from ppl_memprior.comparison.running import DRAWS_FILE, UNFINISHED, check_methods, stored_draws
 from ppl_memprior.demos import Study
 
 RUN_FILE = "run.json"
@@ -58,7 +60,9 @@ def finished_methods(folder: Path) -> list[str]:
     return list(load_trees(path)) if path.exists() else []
 
 
-def execute(study: Study, seed: int, out: Path, *, progress: bool) -> Comparison:
+def execute(
+    study: Study, seed: int, out: Path, *, progress: bool, executor: Executor | None = None
+) -> Comparison:
     """Run a study's methods, store each as it finishes, and write the report.
 
     Started again with the same study and seed, finished methods are not run again, and an
@@ -70,6 +74,7 @@ def execute(study: Study, seed: int, out: Path, *, progress: bool) -> Comparison
         seed: of the methods' random keys.
         out: the folder, already checked.
         progress: show bars on stderr.
+        executor: where work at single examples is done; here, without one.
 
     Raises:
         ValueError: a method that cannot take the problem, or a folder that holds the draws of
@@ -78,17 +83,17 @@ def execute(study: Study, seed: int, out: Path, *, progress: bool) -> Comparison
     key = jax.random.key(seed)
     check_methods(study.problem, study.methods)
     truth = checked_truth(study.problem, study.truth)
-    identity = identity_of(study.problem, key, study.settings, truth)
+    identity = identity_of(study.problem, key, truth)
     _claim(out, study, identity, seed)
     try:
         run(
             study.problem,
             study.methods,
             key,
-            settings=study.settings,
             truth=truth,
             coords=study.coords,
             units=study.units,
+            executor=executor,
             store=out,
             progress=progress,
         )
@@ -120,30 +125,41 @@ def render(out: str | os.PathLike[str]) -> Comparison:
         )
     reference = stored["reference"] if stored["reference"] in runs else None
     comparison = compare(runs, reference=reference)
-    comparison.to_html(folder / REPORT_FILE, title=stored["title"], notes=stored["notes"])
+    options = {f"options of {name}": text for name, text in _options(runs).items()}
+    notes = {**stored["notes"], **options}
+    comparison.to_html(folder / REPORT_FILE, title=stored["title"], notes=notes)
     return comparison
+
+
+def _options(runs: Mapping[str, xr.DataTree]) -> dict[str, str]:
+    """The options that each posterior's draws were made with, as text."""
+    found = {}
+    for name, tree in runs.items():
+        options = json.loads(str(tree.attrs.get("options", "{}")))
+        said = [f"{option} {value}" for option, value in options.items() if value is not None]
+        found[name] = ", ".join(said)
+    return {name: text for name, text in found.items() if text}
 
 
 def _claim(out: Path, study: Study, identity: Mapping[str, str], seed: int) -> None:
     """Make the folder that of the study, unless it is another's already."""
     if (out / RUN_FILE).exists():
-        stored = _read(out)
-        found = differences(stored["identity"], identity)
+        before = _read(out)
+        found = differences(before["identity"], identity)
         if found:
             raise ValueError(
-                f"{out} holds another run, {stored['title']!r}: {found}. Give another folder with "
+                f"{out} holds another run, {before['title']!r}: {found}. Give another folder with "
                 "--out, or remove that one"
             )
+    stored = stored_draws(out, identity, study.methods)
     content = {
         "title": study.title,
-        "methods": list(dict.fromkeys((*stored_draws(out, identity), *study.methods))),
+        "methods": list(dict.fromkeys((*stored, *map(label_of, study.methods)))),
         "reference": study.reference,
         "seed": seed,
-        "settings": asdict(study.settings),
         "identity": identity,
         "notes": {
             **study.notes,
-            "settings": ", ".join(f"{k} {v}" for k, v in asdict(study.settings).items()),
             "versions": ", ".join(f"{k} {v}" for k, v in _versions().items()),
         },
     }

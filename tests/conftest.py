@@ -22,7 +22,7 @@ import numpyro
 import numpyro.distributions as dist
 import pytest
 
-from ppl_memprior import DiffusionMixturePrior, InverseProblem, MemorizedPrior, Settings
+from ppl_memprior import DiffusionMixturePrior, InverseProblem, MemorizedPrior, methods
 from ppl_memprior.forward import stylized
 
 
@@ -114,30 +114,38 @@ def linear_problem() -> Callable[[int, int], LinearGaussian]:
 
 
 @pytest.fixture(scope="session")
-def short() -> Settings:
-    """Settings that finish in seconds."""
-    return Settings(
-        num_samples=100,
-        num_warmup=50,
-        num_chains=2,
-        num_importance_draws=400,
-        num_particles=50,
-        num_diffusion_samples=20,
-        num_diffusion_steps=20,
-    )
+def short() -> Any:
+    """From names of methods to methods that finish in seconds."""
+
+    def configured_short(*names: str) -> list[methods.Method]:
+        return [
+            method
+            for name in names
+            for method in methods.configured(
+                [name],
+                num_samples=20 if name == "dps" else 100,
+                num_warmup=50,
+                num_chains=2,
+                num_importance_draws=400,
+                num_particles=50,
+                num_repeats=2,
+                num_steps=20,
+            )
+        ]
+
+    return configured_short
 
 
 @pytest.fixture(scope="session")
-def cubic_runs(cubic_problem: Any, short: Settings) -> Any:
+def cubic_runs(cubic_problem: Any, short: Any) -> Any:
     """All methods on the stylized problem, short."""
     from ppl_memprior import run
 
     problem = cubic_problem(0.0, 0.3)
     return run(
         problem,
-        ["lookup", "linearized", "psis", "mode-jump", "nuts", "dps"],
+        short("lookup", "linearized", "psis", "mode-jump", "nuts", "dps"),
         jax.random.key(0),
-        settings=short,
         truth=jnp.float32(0.1),
         progress=False,
     )

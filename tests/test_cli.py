@@ -22,6 +22,7 @@ from typer.testing import CliRunner
 
 from ppl_memprior.cli import commands
 from ppl_memprior.cli.commands import app
+from ppl_memprior.comparison import load_trees
 
 MODEL = """
 import jax.numpy as jnp
@@ -73,6 +74,65 @@ def invoke(*arguments):
     return CliRunner().invoke(app, [str(a) for a in arguments])
 
 
+def test_options_labels_and_truth_reach_the_draws(here):
+    np.savez(here / "truth.npz", x=np.float32(0.1))
+    chosen = [
+        "--methods",
+        "lookup,dps,five=dps",
+        "--set",
+        "dps.num_steps=7",
+        "--truth",
+        "truth.npz",
+    ]
+    more = ["--set", "five.num_steps=5", "--set", "dps.num_samples=4", "--units", "x=km"]
+    more += ["--title", "Mine", "--out", "out", *SHORT]
+    result = invoke("compare", "mine.py:model", "--data", "data.npz", *chosen, *more)
+    assert result.exit_code == 0, result.output
+    trees = load_trees(here / "out" / "draws.nc")
+    assert list(trees) == ["lookup", "dps", "five"]
+    options = {name: json.loads(tree.attrs["options"]) for name, tree in trees.items()}
+    assert options["lookup"] == {"num_samples": 50}
+    assert options["dps"] == {"num_samples": 4, "num_steps": 7, "step_size": None}
+    assert options["five"] == {"num_samples": 50, "num_steps": 5, "step_size": None}
+    assert float(trees["five"]["truth"]["x"]) == pytest.approx(0.1)
+    assert trees["five"]["posterior"]["x"].attrs["units"] == "km"
+    page = (here / "out" / "report.html").read_text()
+    assert "<h1>Mine</h1>" in page and "num_samples 4, num_steps 7" in page
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--set", "dps.num_step=7"], "Dps has no option 'num_step'. Did you mean 'num_steps'?"),
+        (["--set", "dsp.num_steps=7"], "options are given for 'dsp', which is not among"),
+        (["--set", "num_steps=7"], "--set takes METHOD.OPTION=VALUE, dps.num_steps=1000 say"),
+        (["--set", "dps.num_steps=some"], "must be a whole number of at least 2, got 'some'"),
+        (["--set", "dps.num_steps=7", "--set", "dps.num_steps=8"], "dps.num_steps two values"),
+        (["--units", "x"], "--units takes NAME=VALUE, velocity=m/s say"),
+        (["--units", "z=m"], "units names the site 'z'"),
+        (["--truth", "none.npz"], "there is no data file none.npz"),
+        (["--coords", "data.npz"], "coords names the dimension 'y'"),
+        (["--num-samples", "2"], "num_samples must be a whole number of at least 4, got 2"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_bad_options_end_in_one_line_before_any_work(here, arguments, message):
+    begin = ["compare", "mine.py:model", "--data", "data.npz", "--methods", "dps", "--out", "out"]
+    result = invoke(*begin, *arguments)
+    assert result.exit_code == 2 and message in result.stderr.splitlines()[-1]
+    assert "Traceback" not in result.stderr and not (here / "out").exists()
+
+
+@pytest.mark.slow
+def test_workers_share_the_work_at_single_examples(here):
+    begin = ["compare", "mine.py:model", "--data", "data.npz", "--methods", "lookup", *SHORT]
+    for out, workers in (("alone", "0"), ("shared", "2")):
+        result = invoke(*begin, "--out", out, "--workers", workers)
+        assert result.exit_code == 0, result.output
+    one, other = (load_trees(here / out / "draws.nc")["lookup"] for out in ("alone", "shared"))
+    np.testing.assert_array_equal(one["posterior"]["x"], other["posterior"]["x"])
+
+
 def test_compare_prints_stores_and_goes_on(here):
     arguments = ["compare", "mine.py:model", "--data", "data.npz", "--out", "out", *SHORT]
     first = invoke(*arguments, "--methods", "lookup,linearized")
@@ -99,7 +159,7 @@ def test_compare_prints_stores_and_goes_on(here):
         other.stderr
     )
     other = invoke(*arguments, "--methods", "lookup", "--num-samples", "60")
-    assert other.exit_code == 2 and "setting num_samples 50 there, 60 here" in other.stderr
+    assert other.exit_code == 2 and "option num_samples 50 there, 60 here" in other.stderr
 
     few = invoke(*arguments, "--methods", "linearized", "--json")
     assert few.exit_code == 0, few.output

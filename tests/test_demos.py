@@ -8,23 +8,24 @@ import jax
 import numpy as np
 import pytest
 
-from ppl_memprior import Settings, compare, demos, lookup, run
+from ppl_memprior import compare, demos, lookup, methods, run
 
-TINY = Settings(
-    num_samples=8,
-    num_warmup=4,
-    num_chains=2,
-    num_importance_draws=25,
-    num_diffusion_samples=2,
-    num_diffusion_steps=4,
-)
+TINY = {
+    "num_samples": 8,
+    "num_warmup": 4,
+    "num_chains": 2,
+    "num_importance_draws": 25,
+    "num_steps": 4,
+}
 
 
 @pytest.mark.torch
 def test_generated_inversion_in_both_settings():
     pytest.importorskip("deepwave")
     several, one = demos.fwi(demos.SEVERAL_EXAMPLES, 1), demos.fwi(demos.ONE_EXAMPLE, 1)
-    assert several.reference == "mode-jump" and several.reference in several.methods
+    assert several.reference == "mode-jump" and several.reference in [
+        m.label for m in several.methods
+    ]
     # what the second setting is for: one example carries the weight, and it is the wrong one
     posterior = lookup(one.problem)
     assert float(posterior.weights.max()) > 0.999
@@ -34,12 +35,11 @@ def test_generated_inversion_in_both_settings():
     assert float(lookup(several.problem).weights.max()) < 0.9
 
     # mode-jump linearizes at all examples first, which takes too long here
-    methods = [name for name in several.methods if name != several.reference]
+    names = [method.name for method in several.methods if method.name != several.reference]
     runs = run(
         several.problem,
-        methods,
+        methods.configured(names, **TINY),
         jax.random.key(0),
-        settings=TINY,
         truth=several.truth,
         coords=several.coords,
         units=several.units,
@@ -65,7 +65,8 @@ def test_openfwi_models():
     expected = np.sqrt(np.mean((velocity[0] - velocity[1]) ** 2))
     found = np.linalg.norm(study.problem.examples[0] - study.problem.examples[1])
     assert found == pytest.approx(expected, rel=1e-4)
-    runs = run(study.problem, ["lookup"], jax.random.key(0), settings=TINY, progress=False)
+    tiny = methods.Lookup(num_samples=8)
+    runs = run(study.problem, [tiny], jax.random.key(0), progress=False)
     assert runs["lookup"].attrs["num_data"] == study.problem.num_data
 
 

@@ -13,7 +13,7 @@ from ppl_memprior.workspace import check_folder, execute
 
 @pytest.fixture
 def study(cubic_problem, short):
-    return Study("A study", cubic_problem(0.0, 0.3), ("lookup",), None, short)
+    return Study("A study", cubic_problem(0.0, 0.3), short("lookup"), None)
 
 
 def names(folder):

@@ -14,6 +14,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -32,12 +33,21 @@ Out = Annotated[Path, typer.Option(help="Folder for draws and report: new, empty
 Seed = Annotated[int, typer.Option(help="Seed of everything random.", min=0, max=2**32 - 1)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of the table.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="METHOD.OPTION=VALUE",
+        help="An option of a method, dps.num_steps=1000 say; may be given several times.",
+    ),
+]
 
 
 @demo_app.command("stylized")
 def demo_stylized(
     out: Out = Path("runs/stylized"),
     seed: Seed = 0,
+    settings: Set = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
@@ -47,7 +57,7 @@ def demo_stylized(
         from ppl_memprior import demos, workspace
 
         folder = workspace.check_folder(out)
-        return [_run(demos.stylized(seed), seed, folder, as_json, quiet)]
+        return [_run(demos.stylized(seed), seed, folder, as_json, quiet, settings)]
 
     _guarded(work, out, as_json)
 
@@ -60,6 +70,7 @@ def demo_fwi(
         typer.Option(help="OpenFWI .npy file or folder to take the training examples from."),
     ] = None,
     seed: Seed = 1,
+    settings: Set = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
@@ -72,10 +83,11 @@ def demo_fwi(
 
         folder = workspace.check_folder(out)
         if examples is not None:
-            return [_run(demos.openfwi(examples, seed), seed, folder, as_json, quiet)]
+            study = demos.openfwi(examples, seed)
+            return [_run(study, seed, folder, as_json, quiet, settings)]
         collapsed = workspace.check_folder(out / "good-data")
         return [
-            _run(demos.fwi(setting, seed), seed, where, as_json, quiet)
+            _run(demos.fwi(setting, seed), seed, where, as_json, quiet, settings)
             for setting, where in (
                 (demos.SEVERAL_EXAMPLES, folder),
                 (demos.ONE_EXAMPLE, collapsed),
@@ -94,7 +106,8 @@ def compare(
         str,
         typer.Option(
             help="Names, separated by commas; psis is linearized, corrected by importance "
-            "sampling; mode-jump is nuts with jumps between the examples' modes."
+            "sampling; mode-jump is nuts with jumps between the examples' modes. dps-50=dps runs "
+            "dps under the label dps-50."
         ),
     ] = "lookup,linearized,psis,mode-jump,nuts,dps",
     reference: Annotated[
@@ -104,9 +117,32 @@ def compare(
             "also in an earlier call."
         ),
     ] = None,
-    num_samples: Annotated[int, typer.Option(help="Draws of each chain.")] = 1000,
-    num_warmup: Annotated[int, typer.Option(help="Adaptation steps of each chain.")] = 500,
-    num_chains: Annotated[int, typer.Option(help="Markov chains.")] = 4,
+    settings: Set = None,
+    num_samples: Annotated[
+        int | None, typer.Option(help="Draws of each method, of each of its chains.")
+    ] = None,
+    num_warmup: Annotated[int | None, typer.Option(help="Adaptation steps of each chain.")] = None,
+    num_chains: Annotated[int | None, typer.Option(help="Markov chains.")] = None,
+    truth: Annotated[
+        Path | None,
+        typer.Option(help=".npz file of true values; its arrays have the names of sites."),
+    ] = None,
+    coords: Annotated[
+        Path | None,
+        typer.Option(
+            help=".npz file of coordinates; its arrays have the names of dimensions, depth and "
+            "distance of fields."
+        ),
+    ] = None,
+    units: Annotated[
+        list[str] | None,
+        typer.Option(metavar="SITE=UNIT", help="Unit of a site, velocity=m/s say; several times."),
+    ] = None,
+    title: Annotated[str | None, typer.Option(help="Heading of the report.")] = None,
+    workers: Annotated[
+        int,
+        typer.Option(help="Processes that share the work at single examples.", min=0),
+    ] = 0,
     seed: Seed = 0,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -115,27 +151,37 @@ def compare(
 
     def work() -> list[dict[str, Any]]:
         from ppl_memprior import demos, user_model, workspace
-        from ppl_memprior.comparison import Settings, check_methods
+        from ppl_memprior.cli.arguments import named_texts, worker_processes
+        from ppl_memprior.comparison import check_methods
+        from ppl_memprior.comparison.methods import configured, label_of
 
         folder = workspace.check_folder(out)
         names = tuple(name.strip() for name in methods.split(",") if name.strip())
+        sizes = {"num_samples": num_samples, "num_warmup": num_warmup, "num_chains": num_chains}
+        given = {name: value for name, value in sizes.items() if value is not None}
+        chosen = _overridden(configured(names, **given), settings)
+        units_of = named_texts("--units", "velocity=m/s", units or [])
+        files = {"truth": truth, "coords": coords}
+        labels = {name: user_model.load_data(f) for name, f in files.items() if f is not None}
         problem = user_model.read_problem(model, data)
-        check_methods(problem, names)
-        compared = list(dict.fromkeys((*workspace.finished_methods(folder), *names)))
-        chosen = reference or next((m for m in ("mode-jump", "nuts") if m in compared), None)
-        if chosen is not None and chosen not in compared:
-            raise ValueError(f"the reference {chosen!r} is not among the methods {compared}")
+        check_methods(problem, chosen)
+        ran = (*workspace.finished_methods(folder), *map(label_of, chosen))
+        compared = list(dict.fromkeys(ran))
+        base = reference or next((m for m in ("mode-jump", "nuts") if m in compared), None)
+        if base is not None and base not in compared:
+            raise ValueError(f"the reference {base!r} is not among the methods {compared}")
         study = demos.Study(
-            title=f"Posteriors of {model}",
+            title=title or f"Posteriors of {model}",
             problem=problem,
-            methods=names,
-            reference=chosen,
-            settings=Settings(
-                num_samples=num_samples, num_warmup=num_warmup, num_chains=num_chains
-            ),
+            methods=chosen,
+            reference=base,
+            truth=labels.get("truth"),
+            coords=labels.get("coords", {}),
+            units=units_of,
             notes={"model": model, "data": str(data), "seed": seed},
         )
-        return [_run(study, seed, folder, as_json, quiet)]
+        with worker_processes(workers) as executor:
+            return [_run(study, seed, folder, as_json, quiet, executor=executor)]
 
     _guarded(work, out, as_json)
 
@@ -156,11 +202,28 @@ def report(
     _guarded(work, directory, as_json)
 
 
-def _run(study: Any, seed: int, folder: Path, as_json: bool, quiet: bool) -> dict[str, Any]:
+def _overridden(methods: Any, settings: list[str] | None) -> Any:
+    from ppl_memprior.cli.arguments import method_options
+    from ppl_memprior.comparison.methods import overridden
+
+    return overridden(methods, method_options(settings or []))
+
+
+def _run(
+    study: Any,
+    seed: int,
+    folder: Path,
+    as_json: bool,
+    quiet: bool,
+    settings: list[str] | None = None,
+    executor: Any = None,
+) -> dict[str, Any]:
     from ppl_memprior import workspace
 
-    print(f"{study.title}: {', '.join(study.methods)} into {folder}", file=sys.stderr)
-    comparison = workspace.execute(study, seed, folder, progress=not quiet)
+    study = replace(study, methods=_overridden(study.methods, settings))
+    labels = ", ".join(method.label for method in study.methods)
+    print(f"{study.title}: {labels} into {folder}", file=sys.stderr)
+    comparison = workspace.execute(study, seed, folder, progress=not quiet, executor=executor)
     return _show(comparison, study.title, folder, as_json)
 
 

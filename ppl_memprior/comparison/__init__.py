@@ -1,17 +1,20 @@
 """Many posteriors of one problem: run them, compare them, report."""
 
+from ppl_memprior.comparison import methods
 from ppl_memprior.comparison.compare import Comparison, compare
 from ppl_memprior.comparison.convert import load_trees, save_trees
-from ppl_memprior.comparison.methods import METHODS, Settings
-from ppl_memprior.comparison.run import check_methods, run
+from ppl_memprior.comparison.methods import METHODS
+from ppl_memprior.comparison.resources import Resources
+from ppl_memprior.comparison.running import check_methods, run
 
 __all__ = [
     "METHODS",
     "Comparison",
-    "Settings",
+    "Resources",
     "check_methods",
     "compare",
     "load_trees",
+    "methods",
     "run",
     "save_trees",
 ]

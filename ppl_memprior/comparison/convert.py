@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +16,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
-from jax.typing import ArrayLike
 
 from ppl_memprior._failures import first_few, tell_count
 from ppl_memprior._files import complete_or_nothing
-from ppl_memprior._method_checks import methods_that_take
 from ppl_memprior._progress import map_in_batches
 from ppl_memprior.comparison.labels import event_dims
 from ppl_memprior.diagnostics import distinct_examples, nearest_examples
 from ppl_memprior.distributions import LowRankGaussianMixture, MemorizedPrior
+from ppl_memprior.inference.draws import Draws
 from ppl_memprior.problem import InverseProblem
 
 #: Dimensions and variables of the trees: no site can have such a name.
@@ -33,26 +31,6 @@ RESERVED = (
     *("chain", "draw", "example", "chi_square", "responsibilities"),
     *("prior_weight", "mean_responsibility", "posterior_weight", "representative"),
 )
-
-
-@dataclass(frozen=True)
-class Draws:
-    """What a method hands over: draws of the latent sites, and what it knows of itself.
-
-    Attributes:
-        latents: each latent site's draws, shape (chains, draws, *event_shape).
-        independent: the draws are independent, not a Markov chain.
-        sample_stats: further numbers of each draw, shape (chains, draws).
-        example_weights: exact or closed-form posterior weights of the examples, shape (N,).
-        attrs: scalars to keep with the draws (log_evidence, evaluation counts, ...);
-            `exchangeable_draws` is 1 where the draws of a chain have no order.
-    """
-
-    latents: Mapping[str, ArrayLike]
-    independent: bool
-    sample_stats: Mapping[str, ArrayLike] = field(default_factory=dict)
-    example_weights: ArrayLike | None = None
-    attrs: Mapping[str, Any] = field(default_factory=dict)
 
 
 def to_datatree(
@@ -135,11 +113,14 @@ def to_datatree(
             "prior_site": problem.prior_name,
             "num_data": problem.num_data,
             "latent_sites": json.dumps(list(latents)),
-            "methods_that_apply": json.dumps(methods_that_take(problem)),
             "independent_draws": int(draws.independent),
             "num_failed_draws": num_failed_draws,
             **bandwidth,
-            **draws.attrs,
+            "num_failed": draws.num_failed,
+            "num_forward_evaluations": draws.cost.num_forward_evaluations,
+            "num_gradient_evaluations": draws.cost.num_gradient_evaluations,
+            **({"exchangeable_draws": 1} if draws.exchangeable else {}),
+            **draws.numbers,
         }
     )
     return tree

@@ -1,20 +1,21 @@
 """What stored draws come from, part by part, so that a difference can be named.
 
-A run's identity is kept in the attributes of its trees. Draws of one identity are the same draws.
+A run's identity and a method's options are kept in the attributes of its trees. Draws of one
+identity, one method and the same options are the same draws.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
 import jax
 import numpy as np
 
 from ppl_memprior._fingerprint import hash_of, problem_fingerprint
-from ppl_memprior.comparison.methods import Settings
+from ppl_memprior.comparison.methods import Method
+from ppl_memprior.comparison.methods.options import default_options, options_of
 from ppl_memprior.problem import InverseProblem
 
 #: Why fingerprints of what a user takes for one problem may differ.
@@ -28,32 +29,39 @@ FINGERPRINT_HINT = (
 def identity_of(
     problem: InverseProblem,
     rng_key: jax.Array,
-    settings: Settings,
     truth: Mapping[str, np.ndarray] | None = None,
 ) -> dict[str, str]:
-    """What a run's draws come from, as texts by the part's name.
+    """What all draws of a run come from, as texts by the part's name.
 
     Args:
         problem: seen through its fingerprint.
         rng_key: JAX random key.
-        settings: how long the methods work.
         truth: true values by site, or None.
 
     Returns:
-        `problem` (64 hexadecimal digits), `precision`, `key`, `settings` (JSON) and `truth`.
+        `problem` (64 hexadecimal digits), `precision`, `key` and `truth`.
     """
     key = np.asarray(jax.random.key_data(rng_key)).ravel()
     return {
         "problem": problem_fingerprint(problem),
         "precision": str(jax.dtypes.canonicalize_dtype(float)),
         "key": " ".join(map(str, key)),
-        "settings": json.dumps(asdict(settings), default=int),  # NumPy's integers
         "truth": "; ".join(f"{n} = {value_text(v)}" for n, v in (truth or {}).items()) or "unknown",
     }
 
 
+def method_identity(method: Method) -> dict[str, str]:
+    """The method that draws come from: its name, and its options as a JSON object."""
+    return {"method": method.name, "options": json.dumps(options_of(method))}
+
+
 def differences(there: Mapping[Any, Any], here: Mapping[str, str]) -> str:
-    """What differs between a stored identity and one of now, in words; empty if nothing does."""
+    """How a stored identity differs from the one of now, in words; empty if it does not.
+
+    Args:
+        there: attributes of stored draws.
+        here: `identity_of`.
+    """
     if not set(here) <= set(there):
         return "an earlier version stored it, without what its draws come from"
     found = []
@@ -62,22 +70,31 @@ def differences(there: Mapping[Any, Any], here: Mapping[str, str]) -> str:
         found.append(f"the problem has the fingerprint {short} ({FINGERPRINT_HINT})")
     for part in ("precision", "key", "truth"):
         found += _difference(part, there[part], here[part])
-    stored, asked = _settings(there["settings"]), _settings(here["settings"])
+    return "; ".join(found)
+
+
+def method_differences(there: Mapping[Any, Any], method: Method) -> str:
+    """How the method that stored draws come from differs from another one, in words.
+
+    An option that the stored draws do not know had its default.
+
+    Args:
+        there: attributes of stored draws.
+        method: that would draw now.
+    """
+    if "options" not in there:
+        return "an earlier version stored it, without the options of its method"
+    stored = json.loads(str(there["options"]))
+    asked, defaults = options_of(method), default_options(method)
+    found = _difference("method", there.get("method"), method.name)
     for name in dict.fromkeys((*stored, *asked)):
-        found += _difference(f"setting {name}", stored.get(name), asked.get(name))
+        values = (options.get(name, defaults.get(name)) for options in (stored, asked))
+        found += _difference(f"option {name}", *values)
     return "; ".join(found)
 
 
 def _difference(what: str, there: Any, here: Any) -> list[str]:
     return [] if there == here else [f"{what} {there} there, {here} here"]
-
-
-def _settings(text: Any) -> dict[str, Any]:
-    try:
-        content = json.loads(text)
-    except (TypeError, ValueError):
-        content = None
-    return content if isinstance(content, dict) else {"text": text}
 
 
 def value_text(values: np.ndarray) -> str:

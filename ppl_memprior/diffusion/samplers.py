@@ -6,8 +6,6 @@ the data's pull from `guidance.py`, the denoiser from the prior itself, in close
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,27 +16,8 @@ from ppl_memprior._progress import scan_with_progress
 from ppl_memprior.diffusion.guidance import dps_guidance, guidance_scale
 from ppl_memprior.diffusion.noise import levels_for
 from ppl_memprior.distributions import DiffusionMixturePrior, LowRankGaussianMixture
+from ppl_memprior.inference.draws import Cost, Draws
 from ppl_memprior.problem import InverseProblem
-
-
-class DpsResult(NamedTuple):
-    """Draws of diffusion posterior sampling.
-
-    Attributes:
-        draws: shape (num_samples, *event_shape).
-        residual_norm: norm of the whitened residual of each draw's last denoised model.
-        skipped_steps: steps of each draw at which the data's gradient was not finite and left
-            out, shape (num_samples,).
-        num_failed: simulations that failed, at examples and at the skipped steps.
-        num_forward_evaluations, num_gradient_evaluations: made in total.
-    """
-
-    draws: np.ndarray
-    residual_norm: np.ndarray
-    skipped_steps: np.ndarray
-    num_failed: int
-    num_forward_evaluations: int
-    num_gradient_evaluations: int
 
 
 def dps(
@@ -49,11 +28,11 @@ def dps(
     num_steps: int = 200,
     step_size: float | None = None,
     progress: bool = False,
-) -> DpsResult:
+) -> Draws:
     """Diffusion posterior sampling with the prior's closed-form denoiser.
 
     The reverse process starts from noise twice as wide as the examples are spread. Each step
-    draws x_s from its exact law given x_t and the denoised model, then moves against the
+    draws x_s from its exact distribution given x_t and the denoised model, then moves against the
     gradient of the residual's norm by `step_size`, in units of the examples' spread L: by
     step_size L^2 / R times the gradient of the whitened residual's norm, R the spread of the
     examples' predictions.
@@ -69,7 +48,10 @@ def dps(
         progress: show a bar on stderr.
 
     Returns:
-        `DpsResult`. The draws approximate the posterior; how well, only a comparison says.
+        Independent draws, one chain. They approximate the posterior; how well, only a comparison
+        says. The statistics are `residual_norm`, the norm of the whitened residual of each draw's
+        last denoised model, and `skipped_steps`, the steps at which the data's gradient was not
+        finite and left out. `num_failed` counts failures at examples and at skipped steps.
 
     Raises:
         ValueError: extra latent sites, noise that is not Gaussian, a prior without a denoiser
@@ -119,13 +101,18 @@ def dps(
     require_some("dps", num_skipped, skipped.size, "steps")
     consequence = "and these steps go without the data"
     tell_count("dps", num_skipped, skipped.size, "steps", consequence=consequence)
-    return DpsResult(
-        draws=np.asarray(draws),
-        residual_norm=norms[-1],
-        skipped_steps=skipped.sum(axis=0),
+    return Draws(
+        latents={problem.prior_name: np.asarray(draws)[None]},
+        cost=Cost(
+            num_forward_evaluations=problem.num_examples + num_samples * num_steps,
+            num_gradient_evaluations=num_samples * num_steps,
+        ),
+        independent=True,
         num_failed=scale.num_failed + num_skipped,
-        num_forward_evaluations=problem.num_examples + num_samples * num_steps,
-        num_gradient_evaluations=num_samples * num_steps,
+        sample_stats={
+            "residual_norm": np.asarray(norms[-1])[None],
+            "skipped_steps": np.asarray(skipped.sum(axis=0))[None],
+        },
     )
 
 

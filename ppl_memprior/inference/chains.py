@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -16,32 +15,12 @@ from numpyro.infer import MCMC, NUTS, init_to_sample
 from numpyro.infer.mcmc import MCMCKernel
 
 from ppl_memprior._failures import LIMITS
+from ppl_memprior.inference.draws import Cost, Draws
 from ppl_memprior.problem import InverseProblem
 
 # Chains that start from the prior begin where the data's gradient is steep; until the step size has
 # adapted, deeper trees cost a thousand simulations a step and bring nothing.
 WARMUP_TREE_DEPTH = 5
-
-
-class ChainDraws(NamedTuple):
-    """Draws and statistics of `nuts`, `mode_jump` or `gibbs`.
-
-    Attributes:
-        latents: each latent site's draws, shape (chains, draws, *event_shape).
-        sample_stats: statistics of the kernel, each of shape (chains, draws).
-        num_failed: simulations that failed where the method sees each: at the jumps and the
-            proposal's components of `mode_jump`, at the examples in `gibbs`. Within a trajectory
-            of NUTS a failed simulation ends it, and counts as a divergence.
-        num_forward_evaluations: of the forward operator, by all chains, warmup and whatever the
-            kernel needed beforehand included.
-        num_gradient_evaluations: the same for its gradient.
-    """
-
-    latents: dict[str, np.ndarray]
-    sample_stats: dict[str, np.ndarray]
-    num_failed: int
-    num_forward_evaluations: int
-    num_gradient_evaluations: int
 
 
 def nuts_kernel(problem: InverseProblem, max_tree_depth: int) -> NUTS:
@@ -61,7 +40,7 @@ def run_chains(
     statistics: tuple[str, ...],
     evaluations: str,
     progress: bool,
-) -> ChainDraws:
+) -> Draws:
     """Warm a kernel up and draw from it, all chains vectorized.
 
     Args:
@@ -73,6 +52,10 @@ def run_chains(
         statistics: fields of the kernel's state to keep with the draws.
         evaluations: the one among them that counts evaluations of the model, each with gradient.
         progress: show NumPyro's bar, on stderr.
+
+    Returns:
+        The draws of all latent sites and the statistics. Their cost includes the warmup. Within a
+        trajectory of NUTS a failed simulation ends the trajectory and counts as a divergence.
     """
     mcmc = MCMC(
         kernel,
@@ -100,7 +83,11 @@ def run_chains(
     stats = {name: np.asarray(kept[name]) for name in statistics}
     wanted = (problem.prior_name, *problem.extra_latents)
     count = warmup_evaluations + int(np.sum(stats[evaluations]))
-    return ChainDraws({name: np.asarray(draws[name]) for name in wanted}, stats, 0, count, count)
+    return Draws(
+        latents={name: np.asarray(draws[name]) for name in wanted},
+        cost=Cost(num_forward_evaluations=count, num_gradient_evaluations=count),
+        sample_stats=stats,
+    )
 
 
 _NO_START = ("Cannot find valid initial parameters", " distribution got invalid ")

@@ -8,6 +8,7 @@ model is moved by NumPyro's HMC or NUTS; NumPyro's own `Gibbs` alternates the tw
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
@@ -30,7 +31,8 @@ from ppl_memprior._failures import (
 from ppl_memprior._method_checks import method_check, require_continuous
 from ppl_memprior._progress import BATCH_ELEMENTS, BATCH_ITEMS
 from ppl_memprior.distributions import MemorizedPrior
-from ppl_memprior.inference.chains import ChainDraws, nuts_kernel, run_chains
+from ppl_memprior.inference.chains import nuts_kernel, run_chains
+from ppl_memprior.inference.draws import Cost, Draws
 from ppl_memprior.problem import InverseProblem
 
 # the inner kernel's fields in the state of `ExampleGibbs`, and what they are called among the draws
@@ -157,7 +159,7 @@ def gibbs(
     num_chains: int = 4,
     max_tree_depth: int = 10,
     progress: bool = False,
-) -> ChainDraws:
+) -> Draws:
     """Sample the posterior with `ExampleGibbs` around NUTS, all chains vectorized.
 
     Args:
@@ -193,10 +195,11 @@ def gibbs(
     things = "times an example was tried"
     require_some("gibbs", failed, total, things)
     tell_count("gibbs", failed, total, things, f"{first_few(first[first >= 0])} among them")
-    return chains._replace(
+    return replace(
+        chains,
         num_failed=failed,
         sample_stats={name: chains.sample_stats[path] for path, name in _STATS.items()},
-        num_forward_evaluations=updates * problem.num_examples + chains.num_forward_evaluations,
+        cost=chains.cost + Cost(num_forward_evaluations=updates * problem.num_examples),
     )
 
 

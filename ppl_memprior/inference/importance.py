@@ -160,8 +160,7 @@ def weighted(
     progress: bool = False,
 ) -> tuple[PsisPosterior, NDArray[np.bool_]]:
     """`psis`, and at which of its draws the simulation failed, which is left to be told."""
-    _check_correctable(problem)
-    _check_proposal(problem, proposal)
+    check_correctable(problem, proposal)
     counts = _counts(num_draws, defensive_share)
     parts = (proposal, problem.prior)
     keys = jax.random.split(rng_key, len(parts))
@@ -216,7 +215,13 @@ def _require_correctable(problem: InverseProblem) -> None:
     problem.require_no_extra_latents("psis")
 
 
-_check_correctable = advising("psis")(_require_correctable)
+_check_prior = advising("psis")(_require_correctable)
+
+
+def check_correctable(problem: InverseProblem, proposal: Distribution) -> None:
+    """Raise for a problem or a proposal that `psis` cannot correct; see there."""
+    _check_prior(problem)
+    _check_proposal(problem, proposal)
 
 
 def _check_proposal(problem: InverseProblem, proposal: Distribution) -> None:

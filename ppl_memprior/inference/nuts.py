@@ -5,7 +5,8 @@ from __future__ import annotations
 import jax
 
 from ppl_memprior._method_checks import method_check, require_continuous, require_density
-from ppl_memprior.inference.chains import ChainDraws, nuts_kernel, run_chains
+from ppl_memprior.inference.chains import nuts_kernel, run_chains
+from ppl_memprior.inference.draws import Draws
 from ppl_memprior.problem import InverseProblem
 
 _STATS = ("num_steps", "diverging", "accept_prob", "energy", "potential_energy")
@@ -20,7 +21,7 @@ def nuts(
     num_chains: int = 4,
     max_tree_depth: int = 10,
     progress: bool = False,
-) -> ChainDraws:
+) -> Draws:
     """Sample the model's posterior with NUTS, all chains vectorized.
 
     Args:
@@ -31,6 +32,10 @@ def nuts(
         max_tree_depth: a trajectory has at most 2 ** max_tree_depth - 1 gradient evaluations; in
             warmup at most 31.
         progress: show NumPyro's bar, on stderr.
+
+    Returns:
+        Draws with the statistics `num_steps`, `diverging`, `accept_prob`, `energy` and
+        `potential_energy`. A simulation that fails ends its trajectory, which counts as divergent.
 
     Raises:
         ValueError: a `MemorizedPrior`, which has no density to differentiate; discrete latent

@@ -24,6 +24,7 @@ from ppl_memprior._progress import BATCH_ELEMENTS, progress_bar
 from ppl_memprior.distributions import LowRankGaussianMixture, MemorizedPrior
 from ppl_memprior.inference._blackjax import load_blackjax
 from ppl_memprior.inference._unconstrained import Unconstrained, unconstrained
+from ppl_memprior.inference.draws import Cost, Draws
 from ppl_memprior.problem import InverseProblem
 
 if TYPE_CHECKING:
@@ -41,35 +42,6 @@ NO_LIKELIHOOD = -1e30
 FINISHED = 1 - 1e-6  # of the inverse temperature, within float32 rounding
 
 
-class SmcResult(NamedTuple):
-    """Particles, evidence and schedule of tempered SMC.
-
-    Attributes:
-        latents: each latent site's particles, shape (repeats, particles, *event): equally
-            weighted, in random order, the repeats independent of one another.
-        log_evidence: logarithm of the mean over the repeats of their estimates of p(data), each of
-            them unbiased up to the adaptation.
-        log_evidence_error: standard error of the repeats' mean log-evidence; NaN for one repeat.
-        log_evidences: of each repeat, shape (repeats,).
-        schedules: for each repeat its inverse temperatures t, ascending, the last 1.
-        acceptance: mean acceptance probability of the last temperature's moves, shape (repeats,).
-        num_failed: draws from the prior, of all repeats, at which the simulation failed.
-        num_forward_evaluations: forward solves: two for each particle and temperature for the
-            weights and the next temperature, one with each gradient, and one at the start.
-        num_gradient_evaluations: gradients of the log-likelihood.
-    """
-
-    latents: dict[str, np.ndarray]
-    log_evidence: float
-    log_evidence_error: float
-    log_evidences: np.ndarray
-    schedules: tuple[np.ndarray, ...]
-    acceptance: np.ndarray
-    num_failed: int
-    num_forward_evaluations: int
-    num_gradient_evaluations: int
-
-
 class _Carry(NamedTuple):
     state: TemperedSMCState  # particles (P, num_latents), weights (P,)
     log_step_size: jax.Array
@@ -84,7 +56,7 @@ def tempered_smc(
     target_ess: float = 0.7,
     num_mcmc_steps: int = 3,
     progress: bool = False,
-) -> SmcResult:
+) -> Draws:
     """Sample the posterior, and estimate the evidence, by tempered SMC from the prior.
 
     Values of the latents at which the simulation fails (a log-likelihood that is NaN or plus
@@ -100,6 +72,21 @@ def tempered_smc(
         target_ess: each next temperature leaves this share of the particles effective.
         num_mcmc_steps: Hamiltonian trajectories (of 4 leapfrog steps) at each temperature.
         progress: show a bar over the temperatures, on stderr.
+
+    Returns:
+        Particles as draws, shape (repeats, particles, *event): equally weighted, in random order,
+        the repeats independent of one another. Its `numbers` are
+
+        - `log_evidence`: logarithm of the mean over the repeats of their estimates of p(data),
+          each of them unbiased up to the adaptation;
+        - `log_evidence_error`: standard error of the repeats' mean log-evidence; NaN for one
+          repeat.
+
+        Its `details` are `log_evidences`, shape (repeats,); `schedules`, for each repeat its
+        inverse temperatures t, ascending, the last 1; and `acceptance`, the mean acceptance
+        probability of the last temperature's moves, shape (repeats,). `num_failed` counts the
+        draws from the prior at which the simulation failed. The cost is two forward solves for
+        each particle and temperature, one with each gradient, and one at the start.
 
     Raises:
         ValueError: a `MemorizedPrior`, discrete latent sites, sizes out of range, a
@@ -136,20 +123,24 @@ def tempered_smc(
     moves = num_particles * sum(len(schedule) for schedule in schedules)
     gradients = moves * (1 + num_mcmc_steps * LEAPFROG_STEPS)
     largest = log_evidences.max()
-    return SmcResult(
+    error = log_evidences.std(ddof=1) / np.sqrt(num_repeats) if num_repeats > 1 else np.nan
+    return Draws(
         latents={name: np.stack([p[name] for p in particles]) for name in particles[0]},
-        log_evidence=float(largest + np.log(np.mean(np.exp(log_evidences - largest)))),
-        log_evidence_error=(
-            float(log_evidences.std(ddof=1) / np.sqrt(num_repeats))
-            if num_repeats > 1
-            else float("nan")
+        cost=Cost(
+            num_forward_evaluations=num_repeats * num_particles + 2 * moves + gradients,
+            num_gradient_evaluations=gradients,
         ),
-        log_evidences=log_evidences,
-        schedules=tuple(schedules),
-        acceptance=np.asarray(acceptance),
+        exchangeable=True,
         num_failed=num_failed,
-        num_forward_evaluations=num_repeats * num_particles + 2 * moves + gradients,
-        num_gradient_evaluations=gradients,
+        numbers={
+            "log_evidence": float(largest + np.log(np.mean(np.exp(log_evidences - largest)))),
+            "log_evidence_error": float(error),
+        },
+        details={
+            "log_evidences": log_evidences,
+            "schedules": tuple(schedules),
+            "acceptance": np.asarray(acceptance),
+        },
     )
 
 

@@ -68,9 +68,8 @@ def field_runs(short):
 
     return run(
         InverseProblem(model, data=examples[0].sum(0)),
-        ["lookup", "linearized"],
+        short("lookup", "linearized"),
         key,
-        settings=short,
         truth=examples[1],
         units={"v": "m/s"},
         progress=False,
@@ -118,10 +117,10 @@ def test_refuses_posteriors_of_different_problems(cubic_runs):
 
 def test_refuses_runs_of_different_problems(cubic_runs, cubic_problem, short):
     """Same sites, shapes and examples, other data: only the fingerprint knows."""
-    options = {"settings": short, "progress": False}
+    lookup, options = short("lookup"), {"progress": False}
     one = cubic_runs["lookup"]
-    same = run(cubic_problem(0.0, 0.3), ["lookup"], jax.random.key(5), **options)["lookup"]
-    other = run(cubic_problem(0.4, 0.3), ["lookup"], jax.random.key(0), **options)["lookup"]
+    same = run(cubic_problem(0.0, 0.3), lookup, jax.random.key(5), **options)["lookup"]
+    other = run(cubic_problem(0.4, 0.3), lookup, jax.random.key(0), **options)["lookup"]
     assert list(compare({"a": one, "b": same}).table.index) == ["a", "b"]
     with pytest.raises(ValueError) as refused:
         compare({"a": one, "b": other, "c": same})

@@ -6,7 +6,8 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -20,11 +21,11 @@ from ppl_memprior import (
     DiffusionMixturePrior,
     InverseProblem,
     MemorizedPrior,
-    Settings,
     compare,
+    methods,
     run,
 )
-from ppl_memprior.comparison import METHODS, load_trees, save_trees
+from ppl_memprior.comparison import load_trees, save_trees
 from ppl_memprior.comparison.labels import field_shape
 from ppl_memprior.comparison.methods import Method
 from ppl_memprior.diagnostics import summarize
@@ -70,9 +71,7 @@ def test_trees_carry_draws_statistics_and_costs(cubic_runs, cubic_problem):
 
 
 def test_same_key_same_draws_whichever_other_methods_run(cubic_runs, cubic_problem, short):
-    again = run(cubic_problem(0.0, 0.3), ["linearized"], KEY, settings=short, progress=False)[
-        "linearized"
-    ]
+    again = run(cubic_problem(0.0, 0.3), short("linearized"), KEY, progress=False)["linearized"]
     xr.testing.assert_equal(
         again["posterior"].to_dataset(), cubic_runs["linearized"]["posterior"].to_dataset()
     )
@@ -99,32 +98,34 @@ def test_damaged_files_are_refused(tmp_path, content):
         load_trees(path)
 
 
-def test_finished_methods_survive_an_interruption(cubic_problem, short, tmp_path, monkeypatch):
+@dataclass(frozen=True, kw_only=True)
+class Counted(Method):
+    """A method that counts its calls, and draws what another one draws."""
+
+    name: ClassVar[str] = "counted"
+    calls: ClassVar[list[str]] = []
+    interrupts: bool = False
+
+    def check(self, problem):
+        pass
+
+    def draw(self, problem, key, resources):
+        if self.interrupts:
+            raise KeyboardInterrupt
+        self.calls.append(self.label)
+        return methods.Lookup(num_samples=4).draw(problem, key, resources)
+
+
+def test_finished_methods_survive_an_interruption(cubic_problem, tmp_path):
     problem = cubic_problem(0.0, 0.3)
-    worked = []
-
-    def counted(name):
-        def draw(*arguments):
-            worked.append(name)
-            return METHODS[name].draw(*arguments)
-
-        return Method(METHODS[name].check, draw)
-
-    def interrupted(*_):
-        raise KeyboardInterrupt
-
-    methods = {name: counted(name) for name in ("lookup", "linearized")}
-    broken = {**methods, "dps": Method(METHODS["dps"].check, interrupted)}
-    names = ["lookup", "linearized", "dps"]
-    module = sys.modules["ppl_memprior.comparison.run"]  # the package's name is the function
-    monkeypatch.setattr(module, "METHODS", broken)
+    Counted.calls.clear()
+    done, last = Counted(label="done"), Counted(label="last", interrupts=True)
     with pytest.raises(KeyboardInterrupt):
-        run(problem, names, KEY, settings=short, store=tmp_path, progress=False)
-    assert set(load_trees(tmp_path / "draws.nc")) == {"lookup", "linearized"}
-
-    monkeypatch.setattr(module, "METHODS", {**methods, "dps": METHODS["dps"]})
-    runs = run(problem, names, KEY, settings=short, store=tmp_path, progress=False)
-    assert worked == ["lookup", "linearized"] and list(runs) == names
+        run(problem, [done, last], KEY, store=tmp_path, progress=False)
+    assert list(load_trees(tmp_path / "draws.nc")) == ["done"]
+    both = [done, Counted(label="last")]
+    runs = run(problem, both, KEY, store=tmp_path, progress=False)
+    assert Counted.calls == ["done", "last"] and list(runs) == ["done", "last"]
 
 
 @pytest.mark.parametrize(
@@ -132,7 +133,8 @@ def test_finished_methods_survive_an_interruption(cubic_problem, short, tmp_path
     [
         ("data", r"the problem has the fingerprint \w{8} there, \w{8} here \("),
         ("seed", "key 0 0 there, 0 1 here. Choose"),
-        ("settings", "another run: setting num_samples 100 there, 50 here. Choose"),
+        ("options", "under the label 'lookup' .*: option num_samples 100 there, 50 here. Give"),
+        ("method", "method lookup there, counted here; option num_samples 100 there, None here"),
         ("truth", "truth unknown there, x = 0.5 here. Choose"),
         ("version", "an earlier version stored it"),
     ],
@@ -141,7 +143,7 @@ def test_a_store_of_another_run_is_refused_and_says_why(
     cubic_problem, short, tmp_path, change, message
 ):
     problem = cubic_problem(0.0, 0.3)
-    run(problem, ["lookup"], KEY, settings=short, store=tmp_path, progress=False)
+    run(problem, short("lookup"), KEY, store=tmp_path, progress=False)
     if change == "version":
         trees = load_trees(tmp_path / "draws.nc")
         del trees["lookup"].attrs["problem"]
@@ -149,10 +151,11 @@ def test_a_store_of_another_run_is_refused_and_says_why(
     before = (tmp_path / "draws.nc").read_bytes()
     other = cubic_problem(0.1, 0.3) if change == "data" else problem
     key = jax.random.key(1) if change == "seed" else KEY
-    settings = replace(short, num_samples=50) if change == "settings" else short
+    again = {"options": methods.Lookup(num_samples=50), "method": Counted(label="lookup")}
+    method = again.get(change, *short("lookup"))
     truth = 0.5 if change == "truth" else None
     with pytest.raises(ValueError, match=message):
-        run(other, ["lookup"], key, settings=settings, truth=truth, store=tmp_path, progress=False)
+        run(other, [method], key, truth=truth, store=tmp_path, progress=False)
     assert (tmp_path / "draws.nc").read_bytes() == before
 
 
@@ -191,9 +194,8 @@ def test_field_labels_and_units(short):
 
     tree = run(
         InverseProblem(model, data=jnp.zeros(3)),
-        ["lookup"],
+        short("lookup"),
         KEY,
-        settings=short,
         coords={"depth": [0.0, 10.0], "distance": [0.0, 10.0, 20.0]},
         units={"v": "m/s"},
         progress=False,
@@ -246,24 +248,23 @@ def field_problem():
         ({"truth": np.zeros((2, 3), complex)}, TypeError, "must be real, got dtype complex128"),
         ({"rng_key": 3}, TypeError, r"got 3: write jax.random.key\(3\)"),
         ({"rng_key": jax.random.split(KEY, 2)}, TypeError, r"got an array of shape \(2,\)"),
-        ({"methods": [["lookup"]]}, ValueError, "unknown method"),
+        ({"methods": [["lookup"]]}, TypeError, "is no method"),
         ({"methods": 3}, ValueError, "methods is a list of names"),
-        ({"settings": {"num_samples": 3}}, TypeError, "settings must be a Settings, got dict"),
+        ({"methods": [3]}, TypeError, "3 is no method: it has no name, check, draw"),
+        ({"methods": [methods.Dps]}, TypeError, r"a class; give an object, methods.Dps\(\)"),
+        ({"methods": [Counted(), Counted()]}, ValueError, "two methods have the label 'counted'"),
         ({"store": 3}, TypeError, "store must be a path, got int 3"),
         ({"store": __file__}, ValueError, "is a file; give another path"),
         ({"store": __file__ + "/below"}, ValueError, "is a file; give another path"),
     ],
     ids=str,
 )
-def test_arguments_are_checked_before_any_work(monkeypatch, arguments, error, message):
-    def work(*_):
-        raise AssertionError("work was done")
-
-    module = sys.modules["ppl_memprior.comparison.run"]
-    monkeypatch.setattr(module, "METHODS", {"lookup": Method(METHODS["lookup"].check, work)})
-    given = {"methods": ["lookup"], "rng_key": KEY, "progress": False, **arguments}
+def test_arguments_are_checked_before_any_work(arguments, error, message):
+    Counted.calls.clear()
+    given = {"methods": [Counted()], "rng_key": KEY, "progress": False, **arguments}
     with pytest.raises(error, match=message):
         run(field_problem(), **given)
+    assert not Counted.calls
 
 
 def test_a_folder_without_permission_is_refused(tmp_path, monkeypatch):
@@ -273,11 +274,11 @@ def test_a_folder_without_permission_is_refused(tmp_path, monkeypatch):
 
 
 def test_stored_draws_take_new_labels_and_no_other_names(short, tmp_path):
-    options = {"settings": short, "store": tmp_path, "progress": False}
-    first = run(field_problem(), ["lookup"], KEY, **options, units={"v": "km/s"})["lookup"]
+    options = {"store": tmp_path, "progress": False}
+    first = run(field_problem(), short("lookup"), KEY, **options, units={"v": "km/s"})["lookup"]
     labels = {"units": {"profile": "m/s"}, "coords": {"depth": [0.0, 10.0]}}
-    again = run(field_problem(), ["lookup"], KEY, **options, **labels)["lookup"]
-    fresh = run(field_problem(), ["lookup"], KEY, settings=short, progress=False, **labels)
+    again = run(field_problem(), short("lookup"), KEY, **options, **labels)["lookup"]
+    fresh = run(field_problem(), short("lookup"), KEY, progress=False, **labels)
     fresh["lookup"].attrs["seconds"] = first.attrs["seconds"]
     xr.testing.assert_identical(again, fresh["lookup"])
     stored = load_trees(tmp_path / "draws.nc")["lookup"]
@@ -294,7 +295,7 @@ def test_a_renamed_deterministic_is_another_problem(short, tmp_path):
 
         return InverseProblem(made, data=0.2)
 
-    options = {"settings": short, "store": tmp_path, "progress": False}
+    options = {"store": tmp_path, "progress": False}
     run(model("twice"), ["lookup"], KEY, **options)
     with pytest.raises(ValueError, match="the names of the sites"):
         run(model("double"), ["lookup"], KEY, **options)
@@ -302,14 +303,14 @@ def test_a_renamed_deterministic_is_another_problem(short, tmp_path):
 
 def test_methods_that_are_not_asked_for_stay_in_the_store(cubic_problem, short, tmp_path):
     problem = cubic_problem(0.0, 0.3)
-    options = {"settings": short, "store": tmp_path, "progress": False}
+    options = {"store": tmp_path, "progress": False}
     run(problem, ["lookup"], KEY, **options)
     assert list(run(problem, ["linearized"], KEY, **options)) == ["linearized"]
     assert list(load_trees(tmp_path / "draws.nc")) == ["lookup", "linearized"]
 
 
 def test_repeats_of_smc_are_chains_without_an_order(cubic_problem, short):
-    tree = run(cubic_problem(0.0, 0.3), ["smc"], KEY, settings=short, progress=False)["smc"]
+    tree = run(cubic_problem(0.0, 0.3), short("smc"), KEY, progress=False)["smc"]
     assert tree["posterior"].sizes == {"chain": 2, "draw": 50}
     assert 0 < tree.attrs["log_evidence_error"] < 1 and np.isfinite(tree.attrs["log_evidence"])
     summary = summarize("smc", tree, None)
@@ -327,8 +328,8 @@ def test_gibbs_carries_extra_latents(short):
         numpyro.sample("y", dist.Normal(x, noise), obs=data)
 
     problem = InverseProblem(model, data=0.4)
-    settings = replace(short, num_samples=20, num_warmup=10)
-    tree = run(problem, ["gibbs"], KEY, settings=settings, progress=False)["gibbs"]
+    tiny = methods.Gibbs(num_samples=20, num_warmup=10, num_chains=2)
+    tree = run(problem, [tiny], KEY, progress=False)["gibbs"]
     assert {"x", "noise"} <= set(tree["posterior"].data_vars)
     assert set(np.unique(tree["sample_stats"]["nearest_example"])) <= {0, 1, 2}
     assert float(tree["sample_stats"]["nearest_ratio"].max()) == 0.0  # always on an example
@@ -345,29 +346,32 @@ def test_nuts_carries_extra_latents(short):
 
     problem = InverseProblem(model, data=0.4)
     with pytest.raises(ValueError, match="lookup takes a model whose only latent site is 'x'"):
-        run(problem, ["nuts", "lookup"], KEY, settings=short)
-    tree = run(problem, ["nuts"], KEY, settings=short, progress=False)["nuts"]
+        run(problem, ["nuts", "lookup"], KEY)
+    tree = run(problem, short("nuts"), KEY, progress=False)["nuts"]
     assert {"x", "sigma"} <= set(tree["posterior"].data_vars)
     assert tree["examples"]["mean_responsibility"].sum() == pytest.approx(1, abs=1e-5)
 
 
 @pytest.mark.parametrize(
-    ("methods", "message"),
+    ("names", "message"),
     [
-        (["lookup", "nut"], "unknown method 'nut'; there are: lookup, linearized, "),
+        (
+            ["lookup", "nut"],
+            r"unknown method 'nut'. Did you mean 'nuts'\? There are: lookup, linearized, ",
+        ),
         ([], "list of names"),
         ("nuts", "list of names"),
         (["nuts"], "nuts needs a prior with a density"),
         (["psis"], "psis needs a prior with a density"),
     ],
 )
-def test_bad_methods_are_refused_before_any_work(methods, message):
+def test_bad_methods_are_refused_before_any_work(names, message):
     def model(data=None):
         x = numpyro.sample("x", MemorizedPrior(jnp.asarray([-1.0, 0.5])))
         numpyro.sample("y", dist.Normal(x, 0.3), obs=data)
 
     with pytest.raises(ValueError, match=message):
-        run(InverseProblem(model, data=0.4), methods, KEY)
+        run(InverseProblem(model, data=0.4), names, KEY)
 
 
 @pytest.mark.parametrize("name", ["chain", "example", "chi_square", "earth/velocity"])
@@ -381,26 +385,18 @@ def test_names_that_cannot_be_stored_are_refused_before_any_work(name):
         run(InverseProblem(model, data=0.3), ["lookup"], KEY)
 
 
-def test_bad_settings_and_truth(cubic_problem):
-    with pytest.raises(ValueError, match="num_samples must be at least 4, got 0"):
-        Settings(num_samples=0)
-    with pytest.raises(ValueError, match="num_importance_draws must be at least 25, got 10"):
-        Settings(num_importance_draws=10)
-    for value in ("many", None, 10.5, 1000.0, True, np.nan):
-        with pytest.raises(TypeError, match="num_samples must be a whole number, at least 4, got"):
-            Settings(num_samples=value)
-    assert Settings(num_samples=np.int64(10)).num_samples == 10
+def test_a_truth_of_another_shape_is_refused(cubic_problem):
     with pytest.raises(ValueError, match=r"event shape \(\), got \(3,\)"):
         run(cubic_problem(0.0, 0.3), ["lookup"], KEY, truth=jnp.zeros(3))
 
 
 @pytest.mark.parametrize(
-    "methods",
+    "names",
     [["linearized"], pytest.param(["linearized", "mode-jump"], marks=pytest.mark.slow)],
     ids=str,
 )
 def test_an_interrupted_method_goes_on_example_by_example(
-    cubic_problem, short, tmp_path, monkeypatch, methods
+    cubic_problem, short, tmp_path, monkeypatch, names
 ):
     problem = cubic_problem(0.0, 0.3)
     prepare = DenseTask.prepare
@@ -420,8 +416,8 @@ def test_an_interrupted_method_goes_on_example_by_example(
 
         return patched
 
-    arguments = (methods, KEY)
-    options = {"settings": short, "store": tmp_path, "progress": False}
+    arguments = (short(*names), KEY)
+    options = {"store": tmp_path, "progress": False}
     monkeypatch.setattr(DenseTask, "prepare", failing_at(3))
     with pytest.raises(KeyboardInterrupt):
         run(problem, *arguments, **options)
@@ -434,7 +430,7 @@ def test_an_interrupted_method_goes_on_example_by_example(
     runs = run(problem, *arguments, **options)
     assert worked == [0, 1, 2, 3, 4]  # that of the jumps is read from there
     assert {p.name for p in tmp_path.iterdir()} == {"draws.nc"}
-    again = run(problem, ["linearized"], KEY, settings=short, progress=False)["linearized"]
+    again = run(problem, short("linearized"), KEY, progress=False)["linearized"]
     xr.testing.assert_equal(
         runs["linearized"]["posterior"].to_dataset(), again["posterior"].to_dataset()
     )
@@ -450,9 +446,8 @@ def test_work_goes_through_an_executor(cubic_problem, short):
         threads.submit = lambda *a: submitted.append(a) or submit(*a)
         runs = run(
             problem,
-            ["lookup", "psis"],
+            short("lookup", "psis"),
             KEY,
-            settings=short,
             executor=threads,
             progress=False,
         )

@@ -32,24 +32,24 @@ def test_without_pull_of_the_data_the_prior_comes_back():
     """With a vanishing step the reverse process must sample the prior's weights and widths."""
     problem = problem_with(DiffusionMixturePrior(EXAMPLES, 0.1, weights=WEIGHTS))
     result = dps(problem, jax.random.key(0), num_samples=3000, num_steps=150, step_size=1e-9)
-    nearest = np.argmin(np.linalg.norm(result.draws[:, None] - EXAMPLES, axis=-1), axis=1)
+    nearest = np.argmin(np.linalg.norm(result.latents["x"][0][:, None] - EXAMPLES, axis=-1), axis=1)
     share = np.bincount(nearest, minlength=3) / 3000
     # binomial standard error at most 0.0091; the discretization adds less than that
     np.testing.assert_allclose(share, WEIGHTS, atol=0.035)
-    spread = np.std(result.draws - np.asarray(EXAMPLES)[nearest])
+    spread = np.std(result.latents["x"][0] - np.asarray(EXAMPLES)[nearest])
     assert abs(spread / 0.1 - 1) < 0.1
 
 
 def test_data_decide_between_the_examples():
     prior = MemorizedPrior(EXAMPLES, weights=WEIGHTS)
     result = dps(problem_with(prior), jax.random.key(1), num_samples=100, num_steps=100)
-    nearest = np.argmin(np.linalg.norm(result.draws[:, None] - EXAMPLES, axis=-1), axis=1)
+    nearest = np.argmin(np.linalg.norm(result.latents["x"][0][:, None] - EXAMPLES, axis=-1), axis=1)
     # The exact posterior has all its weight on example 1, the prior 0.3: the guidance must bring
     # most draws there, and that it brings not all is the method's own error (0.82 with this key).
     assert np.mean(nearest == 1) > 0.7
-    assert result.num_gradient_evaluations == 100 * 100
-    assert result.num_forward_evaluations == 100 * 100 + 3
-    assert (result.skipped_steps == 0).all()
+    assert result.cost.num_gradient_evaluations == 100 * 100
+    assert result.cost.num_forward_evaluations == 100 * 100 + 3
+    assert (result.sample_stats["skipped_steps"] == 0).all()
 
 
 def test_guidance_is_the_gradient_of_the_residual_norm():
@@ -75,7 +75,7 @@ def test_units_do_not_matter():
             numpyro.sample("y", dist.Normal(jnp.tanh(x / unit), 0.2).to_event(1), obs=data)
 
         problem = InverseProblem(model, data=jnp.asarray([0.5, 0.4]))
-        return dps(problem, jax.random.key(2), num_samples=8, num_steps=30).draws / unit
+        return dps(problem, jax.random.key(2), num_samples=8, num_steps=30).latents["x"][0] / unit
 
     np.testing.assert_allclose(scaled(1024.0), scaled(1.0), rtol=1e-3, atol=1e-3)
 
@@ -86,8 +86,8 @@ def test_steps_without_a_finite_gradient_are_counted_and_survived():
         numpyro.sample("y", dist.Normal(jnp.log(x - 0.4), 0.2, validate_args=False), obs=data)
 
     result = dps(InverseProblem(model, data=0.3), jax.random.key(3), num_samples=50, num_steps=50)
-    assert np.isfinite(result.draws).all()
-    assert result.skipped_steps.sum() > 0
+    assert np.isfinite(result.latents["x"][0]).all()
+    assert result.sample_stats["skipped_steps"].sum() > 0
 
 
 def test_noise_levels():

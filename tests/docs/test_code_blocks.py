@@ -15,8 +15,8 @@ TORCH = ("import torch", "forward.ScalarWave", "forward.ElasticWave")
 #: What makes a block run for long: nothing but its numbers of draws is changed.
 SHORTER = {
     "num_warmup=500, num_samples=2500": "num_warmup=20, num_samples=20",
-    '["nuts"], jax.random.key(0)': '["nuts"], jax.random.key(0), settings=SHORT',
-    "methods, jax.random.key(4)": "methods, jax.random.key(4), settings=SHORT",
+    '["nuts"], jax.random.key(0)': 'SHORT("nuts"), jax.random.key(0)',
+    "chosen, jax.random.key(4)": "SHORT(*chosen[:-1]), jax.random.key(4)",
 }
 
 

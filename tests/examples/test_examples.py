@@ -24,7 +24,9 @@ def load():
 
 @pytest.mark.slow
 def test_stylized(load, short, tmp_path):
-    comparisons = load("stylized").main(tmp_path, short, bandwidths=(0.05,))
+    comparisons = load("stylized").main(
+        tmp_path, short("lookup", "linearized", "nuts", "dps"), bandwidths=(0.05,)
+    )
     assert (tmp_path / "stylized-0.05.html").exists()
     # in the memorized regime chains stay where they started, and the report must say so
     narrow = comparisons[0.05]

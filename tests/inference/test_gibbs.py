@@ -56,8 +56,8 @@ def test_weights_and_noise_scale_against_enumeration():
         assert abs(draws.mean() - exact) < 4 * error < 0.1
     # 3 solves for each update of the example, and the leapfrog steps
     updates = 4 * (100 + 300) * 3
-    assert result.num_forward_evaluations == updates + result.num_gradient_evaluations
-    assert result.num_gradient_evaluations >= 4 * 400
+    assert result.cost.num_forward_evaluations == updates + result.cost.num_gradient_evaluations
+    assert result.cost.num_gradient_evaluations >= 4 * 400
 
 
 def test_log_joint_has_everything_that_depends_on_the_example():

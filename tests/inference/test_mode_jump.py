@@ -115,9 +115,9 @@ def test_statistics_and_counts(narrow, cubic_problem):
     )
     # the proposal's: a solve for each gradient, and one more, at each example and each of its steps
     proposal = default_proposal(cubic_problem(0.5, 0.05))
-    extra = narrow.num_forward_evaluations - narrow.num_gradient_evaluations
+    extra = narrow.cost.num_forward_evaluations - narrow.cost.num_gradient_evaluations
     assert extra == proposal.num_forward_evaluations - proposal.num_gradient_evaluations
-    assert narrow.num_gradient_evaluations > stats["num_steps"].sum() + 4 * 3000
+    assert narrow.cost.num_gradient_evaluations > stats["num_steps"].sum() + 4 * 3000
     # accepted as often as the acceptance probabilities say: 0.005 standard errors of 10,000 flips
     np.testing.assert_allclose(
         stats["jump_accepted"].mean(), stats["jump_accept_prob"].mean(), atol=0.015
@@ -587,6 +587,6 @@ def test_full_waveform_inversion():
     # the proposal's own solves and Jacobian columns are counted by `linearize`; ten warmup
     # iterations of at least two evaluations
     proposal = default_proposal(problem)
-    found = result.num_forward_evaluations - proposal.num_forward_evaluations
-    assert found == result.num_gradient_evaluations - proposal.num_gradient_evaluations
+    found = result.cost.num_forward_evaluations - proposal.num_forward_evaluations
+    assert found == result.cost.num_gradient_evaluations - proposal.num_gradient_evaluations
     assert found >= (steps + 1).sum() + 10 * 2

@@ -29,7 +29,7 @@ def test_agrees_with_quadrature_at_a_wide_bandwidth(wide, cubic_quadrature):
 
 def test_gradient_evaluations_are_the_leapfrog_steps(wide):
     sampling = wide.sample_stats["num_steps"].sum()
-    assert wide.num_gradient_evaluations > sampling > 4 * 1500
+    assert wide.cost.num_gradient_evaluations > sampling > 4 * 1500
 
 
 def test_refuses_a_memorized_prior(cubic_problem):
