@@ -9,7 +9,7 @@ import importlib
 TYPE_CHECKING = False  # type checkers take it as true; `typing` itself takes time to import
 if TYPE_CHECKING:
     from ppl_memprior import datasets, diagnostics, diffusion, forward
-    from ppl_memprior.comparison.compare import Comparison, compare
+    from ppl_memprior.comparison.compared import Comparison, compare
     from ppl_memprior.comparison.methods import Settings
     from ppl_memprior.comparison.run import run
     from ppl_memprior.distributions import (

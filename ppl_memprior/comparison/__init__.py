@@ -1,13 +1,17 @@
 """Many posteriors of one problem: run them, compare them, report."""
 
-from ppl_memprior.comparison.compare import Comparison, compare
+from ppl_memprior.comparison.compared import Comparison, compare
 from ppl_memprior.comparison.convert import load_trees, save_trees
 from ppl_memprior.comparison.methods import METHODS, Settings
+from ppl_memprior.comparison.report import Column, Posterior, ReportFigure
 from ppl_memprior.comparison.run import check_methods, run
 
 __all__ = [
     "METHODS",
+    "Column",
     "Comparison",
+    "Posterior",
+    "ReportFigure",
     "Settings",
     "check_methods",
     "compare",
