@@ -10,7 +10,7 @@ TYPE_CHECKING = False  # type checkers take it as true; `typing` itself takes ti
 if TYPE_CHECKING:
     from ppl_memprior import datasets, diagnostics, diffusion, forward
     from ppl_memprior.comparison import methods
-    from ppl_memprior.comparison.compare import Comparison, compare
+    from ppl_memprior.comparison.compared import Comparison, compare
     from ppl_memprior.comparison.running import run
     from ppl_memprior.distributions import (
         DiffusionMixturePrior,

@@ -27,6 +27,21 @@ def complete_or_nothing(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def write_text(path: str | os.PathLike[str], text: str) -> Path:
+    """Write a text file, whole or not at all.
+
+    Args:
+        path: the file; folders above it are made.
+        text: its content, written as UTF-8.
+
+    Returns:
+        The path.
+    """
+    with complete_or_nothing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return Path(path)
+
+
 def check_writable_folder(name: str, path: Any) -> None:
     """Raise for a folder that cannot be made, or nothing can be written to.
 

@@ -21,9 +21,8 @@ from typing import Any
 import jax
 import xarray as xr
 
-from ppl_memprior._files import check_writable_file, check_writable_folder
+from ppl_memprior._files import check_writable_file, check_writable_folder, write_text
 from ppl_memprior.comparison import Comparison, compare, load_trees, run
-from ppl_memprior.comparison.html import write_text
 from ppl_memprior.comparison.identity import differences, identity_of
 from ppl_memprior.comparison.labels import checked_truth
 from ppl_memprior.comparison.methods import label_of

@@ -1,15 +1,19 @@
 """Many posteriors of one problem: run them, compare them, report."""
 
 from ppl_memprior.comparison import methods
-from ppl_memprior.comparison.compare import Comparison, compare
+from ppl_memprior.comparison.compared import Comparison, compare
 from ppl_memprior.comparison.convert import load_trees, save_trees
 from ppl_memprior.comparison.methods import METHODS
+from ppl_memprior.comparison.report import Column, Posterior, ReportFigure
 from ppl_memprior.comparison.resources import Resources
 from ppl_memprior.comparison.running import check_methods, run
 
 __all__ = [
     "METHODS",
+    "Column",
     "Comparison",
+    "Posterior",
+    "ReportFigure",
     "Resources",
     "check_methods",
     "compare",

@@ -8,7 +8,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from ppl_memprior.comparison.figure_style import (
+from ppl_memprior.comparison.latents import having, shown_coordinates
+from ppl_memprior.comparison.report.figure import ReportFigure
+from ppl_memprior.comparison.report.figures.style import (
     TRUTH_COLOUR,
     Runs,
     colour_of,
@@ -19,10 +21,9 @@ from ppl_memprior.comparison.figure_style import (
     units_of,
     without_frame,
 )
-from ppl_memprior.comparison.latents import having, shown_coordinates
 
 
-def marginals_figure(runs: Runs) -> Figure:
+def marginals_figure(runs: Runs, reference: str | None = None) -> Figure:
     """Marginals of all latent sites: of arrays, the coordinates that vary most."""
     first = next(iter(runs.values()))
     chosen = shown_coordinates(runs)
@@ -70,3 +71,11 @@ def _density(axes: Axes, values: NDArray[np.floating], colour: str, label: str) 
         return
     heights, edges = np.histogram(values, bins=min(60, max(10, int(np.sqrt(len(values))))))
     axes.stairs(heights / heights.max(), edges, color=colour, lw=1.4, label=label)
+
+
+MARGINALS = ReportFigure(
+    name="marginals",
+    caption="Marginals of every latent site, of arrays the coordinates that vary most, each "
+    "scaled to the same height. Stems are draws that repeat single values.",
+    draw=marginals_figure,
+)

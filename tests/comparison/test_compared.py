@@ -1,4 +1,4 @@
-"""The comparison's table, text, figures and page."""
+"""The comparison: what it takes and refuses, its table, text, JSON, CSV, figures and page."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pytest
 import xarray as xr
 
 from ppl_memprior import DiffusionMixturePrior, InverseProblem, compare, run
+from ppl_memprior.comparison import ReportFigure
 
 
 def test_table_has_a_row_for_each_posterior(cubic_runs):
@@ -50,11 +51,24 @@ def test_page_is_complete_and_self_contained(cubic_runs, tmp_path):
         tmp_path / "report.html", title="A <title>", notes={"seed": 3}
     )
     page = path.read_text()
-    assert "k-hat is the Pareto shape" in page
+    assert "The reference is nuts." in page
     assert "A &lt;title&gt;" in page and "<dt>seed</dt><dd>3</dd>" in page
     assert page.count("data:image/png;base64,") == 6  # no fields in one dimension
     assert "http" not in page and "<script" not in page
     assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_nuisances_stand_in_text_and_page(cubic_runs, tmp_path):
+    nuts = cubic_runs["nuts"].copy()
+    scale = np.random.default_rng(0).gamma(2.0, size=(2, 100))
+    posterior = nuts["posterior"].to_dataset().assign({"<scale>": (("chain", "draw"), scale)})
+    nuts["posterior"] = xr.DataTree(posterior)
+    nuts.attrs = {**nuts.attrs, "latent_sites": json.dumps(["x", "<scale>"])}
+    comparison = compare({"nuts": nuts})
+    assert "Other latent sites" in comparison.to_text() and "<scale>" in comparison.to_text()
+    page = comparison.to_html(tmp_path / "report.html").read_text()
+    assert "Other latent sites" in page and "&lt;scale&gt;" in page and "<scale>" not in page
+    assert "Other latent sites" not in compare(cubic_runs).to_text()
 
 
 @pytest.fixture(scope="module")
@@ -161,7 +175,7 @@ def test_arguments_of_the_page_are_checked_before_any_figure(
     cubic_runs, tmp_path, monkeypatch, arguments, error, message
 ):
     comparison = compare({"lookup": cubic_runs["lookup"]})
-    monkeypatch.setattr("ppl_memprior.comparison.plots.figures", lambda *_: pytest.fail("drawn"))
+    monkeypatch.setattr(ReportFigure, "drawn", lambda *_: pytest.fail("drawn"))
     with pytest.raises(error, match=message):
         comparison.to_html(**{"path": tmp_path / "report.html", **arguments})
 

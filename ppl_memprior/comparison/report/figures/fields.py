@@ -16,7 +16,9 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
 
-from ppl_memprior.comparison.figure_style import (
+from ppl_memprior.comparison.labels import FIELD_DIMS
+from ppl_memprior.comparison.report.figure import ReportFigure
+from ppl_memprior.comparison.report.figures.style import (
     Runs,
     fitted,
     listed,
@@ -24,7 +26,6 @@ from ppl_memprior.comparison.figure_style import (
     units_of,
     whole_numbers,
 )
-from ppl_memprior.comparison.labels import FIELD_DIMS
 
 FLATTEST, STEEPEST = 0.3, 1.7  # height over width of a panel; fields beyond are stretched
 
@@ -199,3 +200,12 @@ def _range(fields: list[xr.DataArray]) -> tuple[float, float]:
     values = values[np.isfinite(values)]
     low, high = (float(values.min()), float(values.max())) if len(values) else (0.0, 0.0)
     return low, high if high > low else low + 1.0
+
+
+FIELDS = ReportFigure(
+    name="fields",
+    caption="Posterior mean (top) and standard deviation (bottom) of each method, beside the "
+    "truth and its nearest training example. Without a truth: beside the example "
+    "nearest to the posterior mean, and the standard deviation of the examples.",
+    draw=fields_figure,
+)

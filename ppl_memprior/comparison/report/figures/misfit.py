@@ -1,8 +1,4 @@
-"""The figures of a comparison: all of them by name, and those of the fit and of the weights.
-
-What a figure has nothing to say about (fields of a problem without fields, chains where there
-are none) is left out rather than drawn empty.
-"""
+"""The figure of the fit: whether each posterior explains the data as well as the noise allows."""
 
 from __future__ import annotations
 
@@ -13,42 +9,20 @@ from matplotlib.ticker import NullLocator
 from numpy.typing import NDArray
 
 from ppl_memprior._numbers import written
-from ppl_memprior.comparison.chain_plots import chains_figure, occupancy_figure, ranks_figure
-from ppl_memprior.comparison.field_plots import fields_figure
-from ppl_memprior.comparison.figure_style import (
+from ppl_memprior.comparison.report.figure import ReportFigure
+from ppl_memprior.comparison.report.figures.style import (
     Runs,
     colour_of,
     fitted,
-    listed,
     shortened,
-    whole_numbers,
     without_frame,
 )
-from ppl_memprior.comparison.marginal_plots import marginals_figure
 from ppl_memprior.diagnostics.verdict import MISFIT_Z
 
 LINEAR_Z = 10.0  # misfits beyond are drawn on a logarithmic scale
-MOST_BARS = 100  # more examples than that are drawn as lines, which do not get thinner
 
 
-def figures(runs: Runs, reference: str | None = None) -> dict[str, Figure]:
-    """All figures that have something to show, by name, in reading order.
-
-    The Matplotlib label of each, `figure.get_label()`, says in words what it shows.
-    """
-    made = {
-        "misfit": misfit_figure(runs),
-        "fields": fields_figure(runs, reference),
-        "weights": weights_figure(runs),
-        "marginals": marginals_figure(runs),
-        "chains": chains_figure(runs),
-        "occupancy": occupancy_figure(runs),
-        "ranks": ranks_figure(runs),
-    }
-    return {name: figure for name, figure in made.items() if figure is not None}
-
-
-def misfit_figure(runs: Runs) -> Figure | None:
+def misfit_figure(runs: Runs, reference: str | None = None) -> Figure | None:
     """Each posterior's chi-square, in standard deviations of the noise from its expectation."""
     z = {
         name: np.quantile(values, [0.05, 0.5, 0.95])
@@ -89,32 +63,6 @@ def misfit_figure(runs: Runs) -> Figure | None:
     return figure
 
 
-def weights_figure(runs: Runs) -> Figure:
-    """Mean responsibility of each training example, one panel a posterior."""
-    weights = {name: t["examples"]["mean_responsibility"].to_numpy() for name, t in runs.items()}
-    figure = Figure(figsize=(8, 0.7 + 1.1 * len(runs)), layout="constrained")
-    panels = np.atleast_1d(figure.subplots(len(runs), 1, sharex=True, sharey=True))
-    for axes, (name, weight) in zip(panels, weights.items(), strict=True):
-        numbers = np.arange(len(weight))
-        if len(weight) <= MOST_BARS:
-            axes.bar(numbers, weight, color=colour_of(runs, name), width=0.8)
-        else:
-            axes.vlines(numbers, 0, weight, color=colour_of(runs, name), lw=1.0)
-        axes.set_ylabel("weight")
-        axes.set_title(fitted(shortened(name), 7.0), loc="left", fontsize=10, pad=3)
-        without_frame(axes)
-    highest = max(float(weight.max()) for weight in weights.values())
-    axes.set_ylim(0, 1.05 * highest)
-    axes.set_xlim(-0.7, len(weight) - 0.3)
-    axes.set_xlabel("training example (number)")
-    whole_numbers(axes.xaxis, most=12)
-    tops = (f"{name} example {w.argmax()} with {w.max():.2f}" for name, w in weights.items())
-    figure.set_label(
-        f"Weights of the {len(weight)} training examples; the largest is of {listed(tops)}."
-    )
-    return figure
-
-
 def _decades(lowest: float, highest: float) -> list[float]:
     """Zero and at most a handful of powers of ten on both sides of it, as far as they reach."""
     last = int(np.ceil(np.log10(max(-lowest, highest))))
@@ -134,3 +82,11 @@ def _chi_square_z(tree: xr.DataTree) -> NDArray[np.float64]:
     num_data = int(tree.attrs["num_data"])
     values = values[np.isfinite(values)]
     return (values - num_data) / np.sqrt(2 * num_data)
+
+
+MISFIT = ReportFigure(
+    name="misfit",
+    caption="Does each posterior explain the data? Inside the grey band the misfit is what the "
+    "noise allows. To the right of it no draw explains the data (prior-data conflict).",
+    draw=misfit_figure,
+)
