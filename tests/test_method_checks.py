@@ -117,4 +117,4 @@ def test_stored_draws_say_which_methods_apply():
     problem = make("memorized", scale=True)
     draws = Draws({"x": np.full((1, 4), 0.2), "scale": np.full((1, 4), 0.3)}, independent=True)
     tree = to_datatree(problem, draws)
-    assert json.loads(tree.attrs["methods_that_apply"]) == ["gibbs"]
+    assert list(json.loads(tree.attrs["methods_that_apply"])) == ["gibbs"]

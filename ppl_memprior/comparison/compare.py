@@ -25,7 +25,7 @@ from ppl_memprior._numbers import written
 from ppl_memprior.comparison import html, plots
 from ppl_memprior.comparison.identity import FINGERPRINT_HINT, value_text
 from ppl_memprior.comparison.latents import NUISANCE_COLUMNS, nuisance_rows
-from ppl_memprior.diagnostics import PosteriorSummary, Verdict, summarize_all, verdicts
+from ppl_memprior.diagnostics import PosteriorSummary, Reading, Verdict, judge, summarize_all
 
 # column of the table: attribute of the summary, how it is written
 COLUMNS: dict[str, tuple[str, str]] = {
@@ -44,8 +44,8 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "NN ratio": ("nearest_ratio", ".2f"),
     "distance": ("distance", ".3f"),
     "seconds": ("seconds", ".1f"),
-    "forwards": ("forward_evaluations", ",d"),
-    "gradients": ("gradient_evaluations", ",d"),
+    "forwards": ("forward_evaluations", ",.0f"),
+    "gradients": ("gradient_evaluations", ",.0f"),
 }
 _REMEDY = (
     "Compare them separately; where they are one problem nevertheless, delete the attribute "
@@ -98,7 +98,7 @@ class Comparison:
         if nuisances := nuisance_rows(self.runs):
             lines += ["", "Other latent sites", *_aligned([list(NUISANCE_COLUMNS), *nuisances])]
         marks = {"conflict": "!!", "warning": "! ", "good": "ok", "note": "- "}
-        lines += ["", "Verdict", *(f"{marks[v.level]} {v.text}" for v in self.verdicts)]
+        lines += ["", "Verdict", *(f"{marks[v.severity]} {v.text}" for v in self.verdicts)]
         return "\n".join(lines)
 
     def formatted_rows(self) -> list[list[str]]:
@@ -117,7 +117,7 @@ class Comparison:
                 {key: _json_value(value) for key, value in asdict(s).items()}
                 for s in self.summaries
             ],
-            "verdicts": [v._asdict() for v in self.verdicts],
+            "verdicts": [v.as_dict() for v in self.verdicts],
         }
         return json.dumps(content, indent=2)
 
@@ -185,7 +185,8 @@ def compare(runs: Mapping[str, xr.DataTree], reference: str | None = None) -> Co
     if reference is not None and (not isinstance(reference, str) or reference not in runs):
         raise ValueError(f"reference {reference!r} is not among the posteriors {list(runs)}")
     summaries = summarize_all(runs, reference)
-    return Comparison(runs, reference, summaries, tuple(verdicts(summaries, reference)))
+    verdicts = tuple(judge(Reading(summaries, reference, runs)))
+    return Comparison(runs, reference, summaries, verdicts)
 
 
 def _check_runs(runs: Any) -> None:

@@ -28,6 +28,15 @@ from ppl_memprior.diagnostics import distinct_examples, nearest_examples
 from ppl_memprior.distributions import LowRankGaussianMixture, MemorizedPrior
 from ppl_memprior.problem import InverseProblem
 
+# how methods move between modes, for advice, in order of preference; the others do not
+_MOVES = {
+    "psis": "",
+    "mode-jump": "which moves between modes",
+    "smc": "whose particles start in every mode",
+    "gibbs": "which draws the example from its exact conditional",
+    "nuts": "",
+}
+
 #: Dimensions and variables of the trees: no site can have such a name.
 RESERVED = (
     *("chain", "draw", "example", "chi_square", "responsibilities"),
@@ -135,7 +144,7 @@ def to_datatree(
             "prior_site": problem.prior_name,
             "num_data": problem.num_data,
             "latent_sites": json.dumps(list(latents)),
-            "methods_that_apply": json.dumps(methods_that_take(problem)),
+            "methods_that_apply": json.dumps(_alternatives(methods_that_take(problem))),
             "independent_draws": int(draws.independent),
             "num_failed_draws": num_failed_draws,
             **bandwidth,
@@ -143,6 +152,15 @@ def to_datatree(
         }
     )
     return tree
+
+
+def _alternatives(names: list[str]) -> dict[str, dict[str, Any]]:
+    """What advice may say of each method, the preferred ones first."""
+    ordered = [n for n in _MOVES if n in names] + [n for n in names if n not in _MOVES]
+    return {
+        name: {"moves_between_modes": _MOVES.get(name, ""), "diagnosed": name in _MOVES}
+        for name in ordered
+    }
 
 
 def check_site_names(problem: InverseProblem) -> None:

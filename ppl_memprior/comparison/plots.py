@@ -25,7 +25,7 @@ from ppl_memprior.comparison.figure_style import (
     without_frame,
 )
 from ppl_memprior.comparison.marginal_plots import marginals_figure
-from ppl_memprior.diagnostics.verdict import MISFIT_Z
+from ppl_memprior.diagnostics.verdicts.criteria import MISFIT_Z
 
 LINEAR_Z = 10.0  # misfits beyond are drawn on a logarithmic scale
 MOST_BARS = 100  # more examples than that are drawn as lines, which do not get thinner
