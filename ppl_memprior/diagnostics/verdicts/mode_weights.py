@@ -24,7 +24,7 @@ def _weights(s: PosteriorSummary) -> Verdict:
             severity="warning",
             sentence=f"{s.method}: its chains disagree on how much weight each example has. They "
             f"differ from their mean by up to {s.between_chain_tv:.2f} in total variation "
-            f"({_numbers(s, f'{s.mode_ess:.0f}')}).",
+            f"({_numbers(s)}).",
             advice=remedy(s),
             about=(s.method,),
         )
@@ -34,18 +34,21 @@ def _weights(s: PosteriorSummary) -> Verdict:
             code="mode-weights-uncertain",
             severity="warning",
             sentence=f"{s.method}: its chains move between examples too seldom for reliable "
-            f"weights ({_numbers(s, ess)}; want a mode ESS of {wanted}).",
+            f"weights (mode ESS {ess}, want {wanted}; mode R-hat {s.mode_rhat:.3f}{_trips(s)}).",
             about=(s.method,),
         )
     return Verdict(
         code="mode-weights-agree",
         severity="good",
         sentence=f"{s.method}: its chains agree on the weights of the examples, within "
-        f"{s.between_chain_tv:.2f} in total variation ({_numbers(s, f'{s.mode_ess:.0f}')}).",
+        f"{s.between_chain_tv:.2f} in total variation ({_numbers(s)}).",
         about=(s.method,),
     )
 
 
-def _numbers(s: PosteriorSummary, ess: str) -> str:
-    trips = "" if math.isnan(s.round_trips) else f", {s.round_trips:.0f} round trips"
-    return f"mode R-hat {s.mode_rhat:.3f}, mode ESS {ess}{trips}"
+def _numbers(s: PosteriorSummary) -> str:
+    return f"mode R-hat {s.mode_rhat:.3f}, mode ESS {s.mode_ess:.0f}{_trips(s)}"
+
+
+def _trips(s: PosteriorSummary) -> str:
+    return "" if math.isnan(s.round_trips) else f", {s.round_trips:.0f} round trips"

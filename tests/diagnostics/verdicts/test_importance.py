@@ -32,10 +32,10 @@ def test_the_limit_of_khat_depends_on_the_number_of_draws(codes, corrected, draw
 @pytest.mark.parametrize(
     ("numbers", "correction", "code"),
     [
-        ({"log_evidence": -10.05}, {}, "vouches-for-linearization"),
-        ({"log_evidence": -10.11}, {}, "corrects-linearization"),
-        ({"log_evidence": -10.5}, {"log_evidence_error": 0.2}, "vouches-for-linearization"),
-        ({"log_evidence": -10.61}, {"log_evidence_error": 0.2}, "corrects-linearization"),
+        ({"log_evidence": -10.099}, {}, "vouches-for-linearization"),
+        ({"log_evidence": -10.101}, {}, "corrects-linearization"),
+        ({"log_evidence": -10.599}, {"log_evidence_error": 0.2}, "vouches-for-linearization"),
+        ({"log_evidence": -10.601}, {"log_evidence_error": 0.2}, "corrects-linearization"),
         (
             {"log_evidence": -10.05, "linearization_error": 3.0},
             {},

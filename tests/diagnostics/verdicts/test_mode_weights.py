@@ -17,6 +17,7 @@ AGREEING = {"mode_rhat": 1.002, "mode_ess": 900.0, "between_chain_tv": 0.03}
     [
         ({}, "mode-weights-agree"),
         ({"mode_rhat": 1.4, "between_chain_tv": 0.41}, "mode-weights-disagree"),
+        ({"mode_rhat": 1.0101, "between_chain_tv": 0.0501}, "mode-weights-disagree"),
         # an R-hat above its threshold with weights that differ by nothing to speak of
         ({"mode_rhat": 1.02, "between_chain_tv": 0.05}, "mode-weights-agree"),
         ({"mode_rhat": 1.01, "between_chain_tv": 0.41}, "mode-weights-agree"),
@@ -36,7 +37,7 @@ def test_sentences_hold_the_numbers(ask, chains):
     (verdict,) = ask(judge_mode_weights, replace(chains, **AGREEING))
     assert "within 0.03 in total variation (mode R-hat 1.002, mode ESS 900)" in verdict.sentence
     (verdict,) = ask(judge_mode_weights, replace(chains, **{**AGREEING, "mode_ess": 399.8}))
-    assert "mode ESS 399.8; want a mode ESS of 400" in verdict.sentence
+    assert "mode ESS 399.8, want 400; mode R-hat 1.002" in verdict.sentence
 
 
 def test_chains_that_disagree_get_their_remedy(ask, chains):
