@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,14 @@ from ppl_memprior.comparison.report import (
 from ppl_memprior.comparison.report.table import INDEX, Table, tabulate
 from ppl_memprior.comparison.report.texts import added
 from ppl_memprior.comparison.same_problem import check_posteriors
-from ppl_memprior.diagnostics import PosteriorSummary, Verdict, summarize_all, verdicts
+from ppl_memprior.diagnostics import (
+    PosteriorSummary,
+    Reading,
+    Rule,
+    Verdict,
+    judge,
+    summarize_all,
+)
 
 _MARKS = {"conflict": "!!", "warning": "! ", "good": "ok", "note": "- "}
 
@@ -77,7 +84,7 @@ class Comparison:
             lines.append(f"distance: scaled energy distance to {self.reference}, between 0 and 1")
         if nuisances := nuisance_rows(self.runs):
             lines += ["", "Other latent sites", *_aligned([list(NUISANCE_COLUMNS), *nuisances])]
-        lines += ["", "Verdict", *(f"{_MARKS[v.level]} {v.text}" for v in self.verdicts)]
+        lines += ["", "Verdict", *(f"{_MARKS[v.severity]} {v.text}" for v in self.verdicts)]
         return "\n".join(lines)
 
     def to_json(self) -> str:
@@ -88,7 +95,7 @@ class Comparison:
                 {**_finite(asdict(s)), "columns": _finite(self.numbers.rows[s.method])}
                 for s in self.summaries
             ],
-            "verdicts": [v._asdict() for v in self.verdicts],
+            "verdicts": [v.as_dict() for v in self.verdicts],
         }
         return json.dumps(content, indent=2, allow_nan=False)
 
@@ -170,7 +177,7 @@ def compare(
     *,
     columns: Sequence[Column] = (),
     figures: Sequence[ReportFigure] = (),
-    rules: Sequence[Callable[..., Any]] = (),
+    rules: Sequence[Rule] = (),
 ) -> Comparison:
     """Compare posteriors of one problem.
 
@@ -206,19 +213,10 @@ def compare(
         runs,
         reference,
         summaries,
-        _judged(summaries, reference, runs, rules),
+        tuple(judge(Reading(summaries, reference, runs), extra_rules=rules)),
         tabulate((*COLUMNS, *more_columns), posteriors),
         (*FIGURES, *more_figures),
     )
-
-
-def _judged(
-    summaries: tuple[PosteriorSummary, ...],
-    reference: str | None,
-    runs: Mapping[str, xr.DataTree],
-    rules: Sequence[Callable[..., Any]],
-) -> tuple[Verdict, ...]:
-    return tuple(verdicts(summaries, reference))
 
 
 def _aligned(rows: list[list[str]]) -> list[str]:

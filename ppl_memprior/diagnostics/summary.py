@@ -14,6 +14,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from ppl_memprior.diagnostics.alternatives import Alternative, read_alternatives
 from ppl_memprior.diagnostics.calibration import misfit
 from ppl_memprior.diagnostics.convergence import convergence
 from ppl_memprior.diagnostics.distances import (
@@ -30,12 +31,14 @@ from ppl_memprior.diagnostics.multimodality import mode_mixing
 NAN = float("nan")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PosteriorSummary:
     """A posterior's row; NaN where a number does not apply.
 
     Attributes:
-        method: name of the method.
+        method: name of the posterior, its label in the report.
+        kind: registered name of the method that made it; the posterior's name where its tree does
+            not say.
         independent: the draws are independent, not chains.
         draws: number of draws, all chains together.
         ess, rhat, relative_mcse: of the worst coordinate of the worst latent site; independent
@@ -59,7 +62,8 @@ class PosteriorSummary:
         linearization_error: in nats, of a linearized posterior.
         divergences: of Hamiltonian chains.
         num_failed: simulations that failed while the method worked, and among its draws.
-        seconds, forward_evaluations, gradient_evaluations: what it cost.
+        seconds, forward_evaluations, gradient_evaluations: what it cost; NaN where its tree does
+            not say.
         mode_ess, mode_rhat, between_chain_tv: of the nearest example, see
             `ppl_memprior.diagnostics.ModeMixing`; of chains only.
         round_trips: between the two examples most visited, of chains whose draws have an order.
@@ -68,10 +72,13 @@ class PosteriorSummary:
         bandwidth: standard deviation of the prior's components, in the unit of the examples; 0 of
             the examples themselves.
         thinned_draws: number of draws that the energy distance uses, which are nearly independent.
-        methods: names of the methods that can take the problem; None where that is unknown.
+        alternatives: the methods that can take the problem, its own among them, in order of
+            preference; none where its tree does not say.
+        remedy: what helps when its chains disagree; empty where its tree does not say.
     """
 
     method: str
+    kind: str
     independent: bool
     draws: int
     ess: float
@@ -95,8 +102,8 @@ class PosteriorSummary:
     linearization_error: float
     divergences: int
     seconds: float
-    forward_evaluations: int
-    gradient_evaluations: int
+    forward_evaluations: float
+    gradient_evaluations: float
     mode_ess: float = NAN
     mode_rhat: float = NAN
     between_chain_tv: float = NAN
@@ -105,7 +112,8 @@ class PosteriorSummary:
     distinct_examples: int = 0
     bandwidth: float = NAN
     thinned_draws: int = 0
-    methods: tuple[str, ...] | None = None
+    alternatives: tuple[Alternative, ...] = ()
+    remedy: str = ""
     num_failed: int = 0
 
 
@@ -166,9 +174,9 @@ def _alone(name: str, tree: xr.DataTree) -> PosteriorSummary:
     responsibility = weights_of_groups(examples["mean_responsibility"], groups)
     null = leave_one_out_ratios(examples[site].to_numpy(), groups)
     ratio = float(np.median(stats["nearest_ratio"])) if np.isfinite(null).any() else NAN
-    methods = tree.attrs.get("methods_that_apply")
     return PosteriorSummary(
         method=name,
+        kind=str(tree.attrs.get("method", name)),
         independent=independent,
         draws=draws,
         log_evidence=float(tree.attrs.get("log_evidence", NAN)),
@@ -189,13 +197,14 @@ def _alone(name: str, tree: xr.DataTree) -> PosteriorSummary:
         linearization_error=float(tree.attrs.get("linearization_error", NAN)),
         divergences=int(stats["diverging"].sum()) if "diverging" in stats else 0,
         num_failed=sum(int(tree.attrs.get(n, 0)) for n in ("num_failed", "num_failed_draws")),
-        seconds=float(tree.attrs["seconds"]),
-        forward_evaluations=int(tree.attrs["num_forward_evaluations"]),
-        gradient_evaluations=int(tree.attrs["num_gradient_evaluations"]),
+        seconds=float(tree.attrs.get("seconds", NAN)),
+        forward_evaluations=float(tree.attrs.get("num_forward_evaluations", NAN)),
+        gradient_evaluations=float(tree.attrs.get("num_gradient_evaluations", NAN)),
         num_examples=len(groups),
         distinct_examples=len(np.unique(groups)),
         bandwidth=float(tree.attrs.get("bandwidth", NAN)),
-        methods=None if methods is None else tuple(json.loads(str(methods))),
+        alternatives=read_alternatives(tree),
+        remedy=str(tree.attrs.get("remedy", "")),
         **sampler,
     )
 

@@ -43,7 +43,7 @@ def test_text_and_json(cubic_runs):
     content = json.loads(comparison.to_json())
     assert content["reference"] == "linearized"
     assert content["posteriors"][0]["rhat"] is None
-    assert content["verdicts"][-1]["text"] in text
+    assert content["verdicts"][-1]["sentence"] in text
 
 
 def test_page_is_complete_and_self_contained(cubic_runs, tmp_path):

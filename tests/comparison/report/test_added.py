@@ -1,4 +1,4 @@
-"""A column and a figure of the user: one object each, seen in every form of the report."""
+"""A column, a figure and a rule of the user: one object each, seen in every form of the report."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from ppl_memprior import compare
 from ppl_memprior.comparison import Column, ReportFigure
 from ppl_memprior.comparison.report import COLUMNS
+from ppl_memprior.diagnostics import Verdict
 
 SPREAD = Column(
     name="sd of <x>",
@@ -83,6 +84,25 @@ def test_an_added_figure_is_the_last_of_the_figures(few):
     figures = compare(few, "lookup", figures=(MEANS,)).figures()
     assert list(figures)[-1] == "means"
     assert figures["means"].get_label() == "Means of 2 posteriors beside lookup."
+
+
+def test_an_added_rule_speaks_before_the_advice(few, tmp_path):
+    def judge_count(reading):
+        means = [float(tree["posterior"]["x"].mean()) for tree in reading.runs.values()]
+        sentence = f"{len(means)} <posteriors> beside {reading.reference}."
+        return [Verdict(code="count", severity="warning", sentence=sentence)]
+
+    comparison = compare(few, "lookup", rules=[judge_count])
+    assert [verdict.code for verdict in comparison.verdicts].index("count") == (
+        len(comparison.verdicts) - 2
+    )
+    said = "2 <posteriors> beside lookup."
+    assert f"!  {said}" in comparison.to_text()
+    assert json.loads(comparison.to_json())["verdicts"][-2]["sentence"] == said
+    page = comparison.to_html(tmp_path / "report.html").read_text(encoding="utf-8")
+    assert f'<li class="warning">{html.escape(said)}</li>' in page
+    with pytest.raises(TypeError, match="extra_rules must be a list of functions"):
+        compare(few, rules=judge_count)
 
 
 def test_a_column_reads_name_summary_and_reference(few):

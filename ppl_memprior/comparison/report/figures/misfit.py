@@ -17,7 +17,7 @@ from ppl_memprior.comparison.report.figures.style import (
     shortened,
     without_frame,
 )
-from ppl_memprior.diagnostics.verdict import MISFIT_Z
+from ppl_memprior.diagnostics.verdicts.criteria import MISFIT_Z
 
 LINEAR_Z = 10.0  # misfits beyond are drawn on a logarithmic scale
 

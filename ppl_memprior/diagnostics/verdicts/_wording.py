@@ -1,6 +1,25 @@
-"""Numbers in sentences: written with as many digits as the sentence needs to be true."""
+"""Words that several rules share: lists of posteriors, and numbers that are compared."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from ppl_memprior.diagnostics.summary import PosteriorSummary
+
+
+def names(summaries: Iterable[PosteriorSummary]) -> tuple[str, ...]:
+    """The posteriors' names."""
+    return tuple(s.method for s in summaries)
+
+
+def each(summaries: Iterable[PosteriorSummary], say: Callable[[PosteriorSummary], str]) -> str:
+    """The posteriors' names with something about each in parentheses."""
+    return "; ".join(f"{s.method} ({say(s)})" for s in summaries)
+
+
+def nats(s: PosteriorSummary) -> str:
+    """How far a linearization is off."""
+    return f"{s.linearization_error:.2g} nats"
 
 
 def beside(value: float, limit: float, decimals: int) -> tuple[str, str]:
