@@ -20,11 +20,11 @@ from ppl_memprior import (
     LowRankGaussianMixture,
     MemorizedPrior,
     ModeJump,
+    Settings,
     psis,
     run,
 )
 from ppl_memprior._method_checks import methods_that_take
-from ppl_memprior.comparison.convert import Draws, to_datatree
 from ppl_memprior.comparison.methods import METHODS
 
 pytestmark = pytest.mark.arithmetic  # another Python computes the same
@@ -114,7 +114,7 @@ def test_psis_with_a_proposal_takes_any_noise():
 
 
 def test_stored_draws_say_which_methods_apply():
+    settings = Settings(num_samples=4, num_warmup=1, num_chains=1)
     problem = make("memorized", scale=True)
-    draws = Draws({"x": np.full((1, 4), 0.2), "scale": np.full((1, 4), 0.3)}, independent=True)
-    tree = to_datatree(problem, draws)
+    tree = run(problem, ["gibbs"], jax.random.key(0), settings=settings, progress=False)["gibbs"]
     assert json.loads(tree.attrs["methods_that_apply"]) == ["gibbs"]

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
 
+from ppl_memprior.comparison.dims import FIELD_DIMS
 from ppl_memprior.comparison.figure_style import (
     Runs,
     fitted,
@@ -24,7 +25,6 @@ from ppl_memprior.comparison.figure_style import (
     units_of,
     whole_numbers,
 )
-from ppl_memprior.comparison.labels import FIELD_DIMS
 
 FLATTEST, STEEPEST = 0.3, 1.7  # height over width of a panel; fields beyond are stretched
 

@@ -16,7 +16,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from ppl_memprior import diffusion, inference
-from ppl_memprior.comparison.convert import Draws
+from ppl_memprior.inference.draws import Cost, Draws
 from ppl_memprior.inference.jump_proposal import PROPOSAL_ITERATIONS
 from ppl_memprior.problem import InverseProblem
 
@@ -138,16 +138,12 @@ def _closed_form(
 ) -> Draws:
     draws = posterior.sample(key, (1, settings.num_samples))
     return Draws(
-        latents={problem.prior_name: draws},
+        latents={problem.prior_name: np.asarray(draws)},
+        cost=Cost.of(posterior),
         independent=True,
-        example_weights=weights,
-        attrs={
-            "log_evidence": float(posterior.log_evidence),
-            "num_failed": posterior.num_failed,
-            "num_forward_evaluations": posterior.num_forward_evaluations,
-            "num_gradient_evaluations": posterior.num_gradient_evaluations,
-            **attrs,
-        },
+        num_failed=posterior.num_failed,
+        example_weights=np.asarray(weights),
+        numbers={"log_evidence": float(posterior.log_evidence), **attrs},
     )
 
 
@@ -168,10 +164,17 @@ def _draw_psis(problem: InverseProblem, key: jax.Array, settings: Settings, mean
         progress=means.progress,
     )
     ess = float(posterior.effective_sample_size)
+    draws = posterior.sample(sample_key, (1, settings.num_samples))
     return Draws(
-        latents={problem.prior_name: posterior.sample(sample_key, (1, settings.num_samples))},
+        latents={problem.prior_name: np.asarray(draws)},
+        cost=Cost(
+            num_forward_evaluations=linearized.num_forward_evaluations
+            + posterior.num_forward_evaluations,
+            num_gradient_evaluations=linearized.num_gradient_evaluations,
+        ),
         independent=True,
-        attrs={
+        num_failed=linearized.num_failed + posterior.num_failed,
+        numbers={
             "log_evidence": float(posterior.log_evidence),
             "log_evidence_error": float(posterior.log_evidence_error),
             "khat": float(posterior.khat),
@@ -179,10 +182,6 @@ def _draw_psis(problem: InverseProblem, key: jax.Array, settings: Settings, mean
             "importance_ess": ess,
             # drawing among the weighted draws adds its own variance to theirs
             "ess": 1 / (1 / ess + 1 / settings.num_samples),
-            "num_failed": linearized.num_failed + posterior.num_failed,
-            "num_forward_evaluations": linearized.num_forward_evaluations
-            + posterior.num_forward_evaluations,
-            "num_gradient_evaluations": linearized.num_gradient_evaluations,
         },
     )
 
@@ -202,13 +201,9 @@ def _chains(sampler: Callable[..., inference.ChainDraws]) -> Draw:
         )
         return Draws(
             latents=result.latents,
-            independent=False,
+            cost=Cost.of(result),
+            num_failed=result.num_failed,
             sample_stats=result.sample_stats,
-            attrs={
-                "num_failed": result.num_failed,
-                "num_forward_evaluations": result.num_forward_evaluations,
-                "num_gradient_evaluations": result.num_gradient_evaluations,
-            },
         )
 
     return draw
@@ -231,14 +226,12 @@ def _draw_smc(problem: InverseProblem, key: jax.Array, settings: Settings, means
     )
     return Draws(
         latents=result.latents,
-        independent=False,
-        attrs={
-            "exchangeable_draws": 1,
+        cost=Cost.of(result),
+        exchangeable=True,
+        num_failed=result.num_failed,
+        numbers={
             "log_evidence": result.log_evidence,
             "log_evidence_error": result.log_evidence_error,
-            "num_failed": result.num_failed,
-            "num_forward_evaluations": result.num_forward_evaluations,
-            "num_gradient_evaluations": result.num_gradient_evaluations,
         },
     )
 
@@ -253,13 +246,10 @@ def _draw_dps(problem: InverseProblem, key: jax.Array, settings: Settings, means
     )
     return Draws(
         latents={problem.prior_name: result.draws[None]},
+        cost=Cost.of(result),
         independent=True,
+        num_failed=result.num_failed,
         sample_stats={"skipped_steps": result.skipped_steps[None]},
-        attrs={
-            "num_failed": result.num_failed,
-            "num_forward_evaluations": result.num_forward_evaluations,
-            "num_gradient_evaluations": result.num_gradient_evaluations,
-        },
     )
 
 

@@ -6,6 +6,7 @@ What each does is left to `methods`.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import time
@@ -20,20 +21,20 @@ import xarray as xr
 from jax.typing import ArrayLike
 
 from ppl_memprior._files import check_writable_folder
-from ppl_memprior.comparison.convert import (
-    check_site_names,
-    load_trees,
-    save_trees,
-    to_datatree,
-)
+from ppl_memprior._method_checks import methods_that_take
+from ppl_memprior.comparison.datatree import to_datatree
 from ppl_memprior.comparison.identity import differences, identity_of
 from ppl_memprior.comparison.labels import (
+    check_site_names,
     checked_coords,
+    checked_dims,
     checked_truth,
     checked_units,
     labelled,
 )
 from ppl_memprior.comparison.methods import METHODS, Means, Settings
+from ppl_memprior.comparison.prior_groups import prior_groups
+from ppl_memprior.comparison.storage import load_trees, save_trees
 from ppl_memprior.inference import check_executor
 from ppl_memprior.problem import InverseProblem, require_problem
 
@@ -50,6 +51,7 @@ def run(
     truth: ArrayLike | Mapping[str, ArrayLike] | None = None,
     coords: Mapping[str, ArrayLike] | None = None,
     units: Mapping[str, str] | None = None,
+    dims: Mapping[str, Sequence[str]] | None = None,
     executor: Executor | None = None,
     store: str | os.PathLike[str] | None = None,
     progress: bool = True,
@@ -66,21 +68,27 @@ def run(
         settings: how long each works; see `Settings`.
         truth: true value of the prior's site, shape `event_shape`, where it is known; or true
             values of several sites by name, the prior's among them.
-        coords: coordinate values of dimensions: `depth` and `distance` (metres) of fields.
+        coords: coordinate values of dimensions: `depth` and `distance` (metres) of fields, or of
+            those that `dims` names.
         units: of sites, by their names; the figures print them.
+        dims: names of dimensions by site, latent, deterministic or observed:
+            `{"data": ["shot", "receiver", "time"]}`.
         executor: where work at single examples is done, that of "lookup", of "linearized", and of
             the proposals of "psis" and "mode-jump": any `concurrent.futures.Executor`, Dask's
             `client.get_executor()` included; here, without one.
         store: folder that keeps each method's draws as soon as it is done (`draws.nc`), and until
             all are done also their work at single examples (`unfinished`). Called again with the
             same problem, key, settings and truth, finished methods are read from there, and an
-            interrupted or killed one goes on with what it had. `coords` and `units` may change:
-            the stored draws take the new ones. Draws of methods that are not named are kept.
+            interrupted or killed one goes on with what it had. `coords`, `units` and `dims` may
+            change: the stored draws take the new ones. Draws of methods that are not named are
+            kept.
         progress: show bars on stderr.
 
     Returns:
-        By the method's name a `DataTree` with the groups `posterior`, `sample_stats`, `examples`
-        and `truth`, and attributes: `log_evidence` where the method has it, `seconds` (wall
+        By the method's name a `DataTree` with the groups that ArviZ reads, `posterior`,
+        `sample_stats`, `log_likelihood`, `posterior_predictive`, `observed_data`,
+        `constant_data`, `prior` and `prior_predictive`, and the groups `examples` and `truth`. Its
+        attributes: `log_evidence` where the method has it, `seconds` (wall
         time, compilation included), `num_forward_evaluations`, `num_gradient_evaluations`, and
         what the draws come from: `problem` (a fingerprint), `precision`, `key`, `settings`,
         `truth`; of
@@ -100,7 +108,8 @@ def run(
     _check_settings(settings)
     _check_key(rng_key)
     known = checked_truth(problem, truth)
-    labels = (checked_coords(problem, coords), checked_units(problem, units))
+    names = checked_dims(problem, dims)
+    labels = (checked_coords(problem, coords, names), checked_units(problem, units), names)
     if executor is not None:
         check_executor(executor)
     if store is not None:
@@ -114,6 +123,10 @@ def run(
         finished = {name: labelled(tree, *labels) for name, tree in stored.items()}
         if any(not tree.identical(stored[name]) for name, tree in finished.items()):
             save_trees(finished, Path(store) / DRAWS_FILE)
+    prior = None
+    if not set(methods) <= set(finished):
+        prior_key = jax.random.fold_in(rng_key, zlib.crc32(b"prior"))
+        prior = prior_groups(problem, prior_key, progress=progress)
     for name in methods:
         if name in finished:
             continue
@@ -121,7 +134,8 @@ def run(
         start = time.perf_counter()
         draws = METHODS[name].draw(problem, key, settings, means)
         seconds = time.perf_counter() - start
-        tree = to_datatree(problem, draws, truth=known, progress=progress)
+        tree = to_datatree(problem, draws, truth=known, prior=prior, progress=progress)
+        tree.attrs["methods_that_apply"] = json.dumps(methods_that_take(problem))
         tree.attrs.update({"method": name, "seconds": seconds, **identity})
         finished[name] = labelled(tree, *labels)
         if store is not None:

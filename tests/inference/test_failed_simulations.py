@@ -25,9 +25,10 @@ from ppl_memprior import (
     psis,
     run,
 )
-from ppl_memprior.comparison.convert import Draws, to_datatree
+from ppl_memprior.comparison.datatree import to_datatree
 from ppl_memprior.diffusion import dps
 from ppl_memprior.inference import gibbs, mode_jump, nuts, tempered_smc
+from ppl_memprior.inference.draws import Cost, Draws
 
 pytestmark = pytest.mark.arithmetic
 
@@ -198,7 +199,7 @@ def test_dps_and_the_tree_say_what_failed(problem):
 def test_stored_draws_that_fail_are_counted(problem):
     x = np.array([[0.1, -2.0, 0.3, -3.0]], np.float32)
     with pytest.warns(UserWarning, match=r"draws \(number 1, 3\)"):
-        tree = to_datatree(problem, Draws({"x": x}, independent=True))
+        tree = to_datatree(problem, Draws(latents={"x": x}, cost=Cost(), independent=True))
     assert tree.attrs["num_failed_draws"] == 2
     failed = ~np.isfinite(tree["sample_stats"]["chi_square"].to_numpy())
     np.testing.assert_array_equal(failed, [[False, True, False, True]])

@@ -17,7 +17,7 @@ from ppl_memprior import (
     linearize,
     lookup,
 )
-from ppl_memprior.comparison.convert import _bandwidth
+from ppl_memprior.comparison.datatree import _bandwidth
 from ppl_memprior.comparison.run import check_methods
 from ppl_memprior.inference import mode_jump, tempered_smc
 
