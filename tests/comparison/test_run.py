@@ -237,7 +237,11 @@ def field_problem():
         ),
         ({"coords": {"depth": [0.0, np.nan]}}, ValueError, "1 of 2 numbers are NaN"),
         ({"coords": [0.0]}, TypeError, "coords must be a dict"),
-        ({"units": {"w": "m/s"}}, ValueError, r"units names the site 'w', .* \['v', 'profile', 'y'\]"),
+        (
+            {"units": {"w": "m/s"}},
+            ValueError,
+            r"units names the site 'w', .* \['v', 'profile', 'y'\]",
+        ),
         ({"units": {"v": 3}}, TypeError, "must be text such as 'm/s', got int 3"),
         ({"truth": {"v": np.zeros((2, 3)), "w": 1.0}}, ValueError, "truth names the site 'w'"),
         ({"truth": {"profile": np.zeros(2)}}, ValueError, "the prior's site 'v' a value of event"),
