@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
-from ppl_memprior.comparison.dims import RESERVED, dataset, event_dims
+from ppl_memprior.comparison.dims import RESERVED, dataset, event_dims, numbered
 from ppl_memprior.problem import InverseProblem
 
 
@@ -42,7 +42,7 @@ def constant_data(problem: InverseProblem, most: int) -> xr.Dataset:
     found = dataset({key: value for key, value in kept.items() if key != name}, ())
     if name in kept:
         dims = ("example", *event_dims(problem.prior_name, problem.event_shape, None))
-        found = found.assign({name: (dims, kept[name])})
+        found = numbered(found.assign({name: (dims, kept[name])}))
     if large:
         found.attrs["left_out"] = f"{', '.join(large)}: of more than {most} numbers"
     return found

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+_COUNTED = "numbered"
 FIELD_DIMS = ("depth", "distance")
 #: Dimensions that trees number themselves.
 NUMBERED = ("chain", "draw", "example")
@@ -65,8 +66,25 @@ def dataset(
             for axis, places in enumerate(np.nonzero(mask)):
                 coords[datum_index(name, axis)] = (datum_dim(name), places)
         arrays[name] = ((*lead, *dims), array)
-    found = xr.Dataset(arrays, coords=coords)
-    numbers = {dim: np.arange(found.sizes[dim]) for dim in lead if dim in found.dims}
-    if draws is not None and "draw" in numbers:
-        numbers["draw"] = draws
-    return found.assign_coords(numbers)
+    if draws is not None:
+        coords["draw"] = draws
+    return numbered(xr.Dataset(arrays, coords=coords if arrays else None))
+
+
+def numbered(found: xr.Dataset) -> xr.Dataset:
+    """The dataset with coordinates 0, 1, ... of the dimensions that have none.
+
+    Some figures of ArviZ need a coordinate of every dimension. The attribute `numbered` tells these
+    from coordinates that somebody gave.
+    """
+    missing = {
+        dim: (dim, np.arange(size), {_COUNTED: 1})
+        for dim, size in found.sizes.items()
+        if dim not in found.coords
+    }
+    return found.assign_coords(missing)
+
+
+def is_numbered(coordinate: xr.DataArray) -> bool:
+    """Whether a coordinate does nothing but count."""
+    return _COUNTED in coordinate.attrs

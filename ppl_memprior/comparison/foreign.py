@@ -17,7 +17,7 @@ from numpyro.infer import MCMC
 from ppl_memprior._arrays import real_array
 from ppl_memprior._fingerprint import problem_fingerprint
 from ppl_memprior.comparison.datatree import tree_of_draws
-from ppl_memprior.comparison.dims import NUMBERED, datum_dim
+from ppl_memprior.comparison.dims import NUMBERED, datum_dim, is_numbered
 from ppl_memprior.comparison.labels import labelled, site_shapes
 from ppl_memprior.comparison.observed_sites import some_latents
 from ppl_memprior.inference.draws import Cost, Draws
@@ -240,7 +240,7 @@ def _labelled_as(tree: xr.DataTree, other: xr.DataTree) -> xr.DataTree:
         coords |= {
             str(dim): dataset[dim].to_numpy()
             for dim in dataset.dims
-            if dim in dataset.coords and dim not in NUMBERED
+            if dim in dataset.coords and not (dim in NUMBERED or is_numbered(dataset[dim]))
         }
     found = labelled(tree, coords, units, dims)
     if "truth" in other.children:

@@ -21,6 +21,7 @@ from ppl_memprior.comparison.dims import (
     datum_dim,
     datum_index,
     event_dims,
+    numbered,
 )
 from ppl_memprior.comparison.observed_sites import data_sites
 from ppl_memprior.problem import InverseProblem
@@ -299,11 +300,11 @@ def labelled(
         kept = {
             name: values
             for name, values in dataset.coords.items()
-            if name in NUMBERED or str(values.dims[0]) == datum_dim(str(name).rsplit("_index_")[0])
+            if {*NUMBERED, *(datum_dim(site) for site in dataset.data_vars)} & set(values.dims)
         }
         relabelled = xr.Dataset(variables, coords=kept, attrs=dataset.attrs)
         known = {dim: values for dim, values in coords.items() if dim in relabelled.dims}
-        groups[node.path] = relabelled.assign_coords(known)
+        groups[node.path] = numbered(relabelled.assign_coords(known))
     copy = xr.DataTree.from_dict(groups)
     copy.attrs.update(tree.attrs)
     return copy
