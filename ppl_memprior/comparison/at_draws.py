@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from ppl_memprior._gaussian_site import gaussian_site
 from ppl_memprior._jaxpr import dependent_outputs
@@ -178,7 +179,7 @@ def _make_program(problem: InverseProblem) -> _Program:
     noise = _noise(problem)
 
     def at_draw(values: dict[str, jax.Array]) -> tuple[dict[str, Any], dict[str, Any]]:
-        others = {name: values[name] for name in problem.extra_latents}
+        others: dict[str, ArrayLike] = {name: values[name] for name in problem.extra_latents}
         x = values[problem.prior_name]
         trace = problem._trace(x, others)
         prior = trace[problem.prior_name]["fn"] if others else problem.prior
@@ -204,7 +205,7 @@ def _noise(problem: InverseProblem) -> dict[str, _Noise]:
     structures: dict[str, Any] = {}
     sizes: dict[str, int] = {}
 
-    def read(latents: tuple[jax.Array, dict[str, jax.Array]]) -> list[jax.Array]:
+    def read(latents: tuple[jax.Array, dict[str, ArrayLike]]) -> list[jax.Array]:
         trace = problem._trace(*latents)
         leaves = []
         for name in data_sites(problem):

@@ -19,7 +19,7 @@ import xarray as xr
 
 from ppl_memprior._failures import first_few, tell_count
 from ppl_memprior._progress import map_in_batches
-from ppl_memprior.comparison.at_draws import at_draws
+from ppl_memprior.comparison.at_draws import AtDraws, at_draws
 from ppl_memprior.comparison.constant_data import constant_data
 from ppl_memprior.comparison.dims import dataset
 from ppl_memprior.comparison.observed_sites import data_sites, masks
@@ -32,6 +32,7 @@ from ppl_memprior.problem import InverseProblem
 
 #: Numbers that a group of predictions or log-likelihoods may hold: 64 MiB in float32.
 MAX_GROUP_NUMBERS = 2**24
+_LEAD = ("chain", "draw")
 
 
 def to_datatree(
@@ -106,58 +107,35 @@ def tree_of_draws(
     latents = {name: np.asarray(value) for name, value in draws.latents.items()}
     chains, length = latents[problem.prior_name].shape[:2]
     flat = {name: value.reshape(-1, *value.shape[2:]) for name, value in latents.items()}
-    numbers = sum(problem.data[name].size for name in data_sites(problem))
-    kept = _kept_draws(length, chains * numbers)
+    kept = _kept_draws(length, chains * _num_predicted(problem))
     chosen = (np.arange(chains)[:, None] * length + kept).ravel()
     found = at_draws(problem, flat, chosen, _noise_key(flat[problem.prior_name]), progress=progress)
     bandwidth = _bandwidth(problem) or _mean_bandwidth(problem, flat)
     same = distinct_examples(problem.examples, _narrowest(problem, bandwidth["bandwidth"]))
-    stats = named_as_arviz(draws.sample_stats)
+    stats: dict[str, Any] = dict(named_as_arviz(draws.sample_stats))
     stats["nearest_example"], stats["nearest_ratio"] = nearest_examples(
         flat[problem.prior_name], problem.examples, same
     )
-    num_failed_draws = 0
     if found.chi_square is not None:
         stats["chi_square"] = found.chi_square
-        failed = np.flatnonzero(~np.isfinite(found.chi_square))
-        num_failed_draws = tell_count(
-            "the posterior", len(failed), chains * length, "draws", first_few(failed)
-        )
 
     def by_chain(values: Mapping[str, Any]) -> dict[str, np.ndarray]:
         return {n: np.reshape(v, (chains, -1, *np.shape(v)[1:])) for n, v in values.items()}
 
-    examples: dict[str, Any] = dict(_at_fields(problem, problem.examples))
-    examples["prior_weight"] = np.exp(np.asarray(problem.prior.log_weights))
-    examples["mean_responsibility"] = found.mean_responsibility
-    examples["representative"] = same
-    if draws.example_weights is not None:
-        examples["posterior_weight"] = draws.example_weights
-    lead = ("chain", "draw")
-    masked = masks(problem)
+    observed = {name: problem.data[name] for name in data_sites(problem)}
     groups = {
-        "/posterior": dataset({**latents, **by_chain(found.deterministics)}, lead),
+        "/posterior": dataset({**latents, **by_chain(found.deterministics)}, _LEAD),
         "/sample_stats": dataset(
-            {name: np.reshape(value, (chains, length)) for name, value in stats.items()}, lead
+            {name: np.reshape(value, (chains, length)) for name, value in stats.items()}, _LEAD
         ),
-        "/log_likelihood": dataset(by_chain(found.log_likelihood), lead, masked, draws=kept),
-        "/posterior_predictive": dataset(by_chain(found.predictive), lead, masked, draws=kept),
-        "/observed_data": dataset(
-            {name: problem.data[name] for name in data_sites(problem)}, (), masked
-        ),
+        "/log_likelihood": _at_kept(problem, by_chain(found.log_likelihood), kept, length),
+        "/posterior_predictive": _at_kept(problem, by_chain(found.predictive), kept, length),
+        "/observed_data": dataset(observed, (), masks(problem)),
         "/constant_data": constant_data(problem, MAX_GROUP_NUMBERS),
-        "/examples": dataset(examples, ("example",)),
+        "/examples": _examples(problem, draws, found, same),
     }
-    for name in ("/log_likelihood", "/posterior_predictive"):
-        groups[name].attrs.update(_thinned(kept, length))
-    tree_attrs: dict[str, Any] = {}
     if prior is not None:
-        few = _kept_draws(prior.num_evaluations, numbers)
-        predicted = {name: values[None, few] for name, values in prior.predictive.items()}
-        groups["/prior"] = dataset({n: v[None] for n, v in prior.sites.items()}, lead)
-        groups["/prior_predictive"] = dataset(predicted, lead, masked, draws=few)
-        groups["/prior_predictive"].attrs.update(_thinned(few, prior.num_evaluations))
-        tree_attrs["num_prior_evaluations"] = prior.num_evaluations
+        groups |= _of_prior(problem, prior)
     if truth is not None:
         at_truth = _at_fields(problem, jnp.asarray(truth[problem.prior_name])[None])
         groups["/truth"] = dataset({**{n: v[0] for n, v in at_truth.items()}, **truth}, ())
@@ -169,14 +147,59 @@ def tree_of_draws(
             "latent_sites": json.dumps(list(latents)),
             "independent_draws": int(draws.independent),
             **({"exchangeable_draws": 1} if draws.exchangeable else {}),
-            "num_failed_draws": num_failed_draws,
+            "num_failed_draws": _tell_failed_draws(found.chi_square),
             "num_predictive_evaluations": found.num_evaluations,
-            **tree_attrs,
+            **({} if prior is None else {"num_prior_evaluations": prior.num_evaluations}),
             **bandwidth,
             **draws.numbers,
         }
     )
     return tree
+
+
+def _examples(
+    problem: InverseProblem, draws: Draws, found: AtDraws, representative: np.ndarray
+) -> xr.Dataset:
+    """What is known of each example."""
+    values: dict[str, Any] = dict(_at_fields(problem, problem.examples))
+    values["prior_weight"] = np.exp(np.asarray(problem.prior.log_weights))
+    values["mean_responsibility"] = found.mean_responsibility
+    values["representative"] = representative
+    if draws.example_weights is not None:
+        values["posterior_weight"] = draws.example_weights
+    return dataset(values, ("example",))
+
+
+def _of_prior(problem: InverseProblem, prior: PriorDraws) -> dict[str, xr.Dataset]:
+    length = prior.num_evaluations
+    kept = _kept_draws(length, _num_predicted(problem))
+    predicted = {name: values[None, kept] for name, values in prior.predictive.items()}
+    return {
+        "/prior": dataset({name: values[None] for name, values in prior.sites.items()}, _LEAD),
+        "/prior_predictive": _at_kept(problem, predicted, kept, length),
+    }
+
+
+def _at_kept(
+    problem: InverseProblem, values: Mapping[str, Any], kept: np.ndarray, length: int
+) -> xr.Dataset:
+    """A group of observed sites that may be thinned, and says how."""
+    group = dataset(values, _LEAD, masks(problem), draws=kept)
+    group.attrs.update(_thinned(kept, length))
+    return group
+
+
+def _tell_failed_draws(chi_square: np.ndarray | None) -> int:
+    """Warn of draws at which the simulation fails, and count them."""
+    if chi_square is None:
+        return 0
+    failed = np.flatnonzero(~np.isfinite(chi_square))
+    return tell_count("the posterior", len(failed), len(chi_square), "draws", first_few(failed))
+
+
+def _num_predicted(problem: InverseProblem) -> int:
+    """Numbers of one prediction."""
+    return sum(problem.data[name].size for name in data_sites(problem))
 
 
 def _kept_draws(length: int, numbers: int) -> np.ndarray:

@@ -178,7 +178,7 @@ def _statistics(group: Any) -> dict[str, np.ndarray]:
 def _checked(name: str, values: Mapping[str, Any], problem: InverseProblem) -> dict[str, Any]:
     """The draws of the latent sites as arrays in the precision of the problem."""
     x, others = some_latents(problem)
-    wanted = {problem.prior_name: x, **others}
+    wanted: dict[str, Any] = {problem.prior_name: x, **others}
     shapes = site_shapes(problem)
     derived = {*problem.deterministic_names, *problem.observed}
     derived |= {f"{site}{suffix}" for site in problem.observed for suffix in _OBS_MASK}
@@ -230,7 +230,7 @@ def _labelled_as(tree: xr.DataTree, other: xr.DataTree) -> xr.DataTree:
     for group in ("posterior", "observed_data"):
         if group not in other.children:
             continue
-        dataset = other[group].to_dataset(inherit=False)
+        dataset = other[group].to_dataset()
         for key, values in dataset.data_vars.items():
             axes = tuple(str(dim) for dim in values.dims if dim not in NUMBERED)
             if datum_dim(str(key)) not in axes:
@@ -244,7 +244,7 @@ def _labelled_as(tree: xr.DataTree, other: xr.DataTree) -> xr.DataTree:
         }
     found = labelled(tree, coords, units, dims)
     if "truth" in other.children:
-        found["truth"] = xr.DataTree(other["truth"].to_dataset(inherit=False))
+        found["truth"] = xr.DataTree(other["truth"].to_dataset())
     return found
 
 

@@ -179,7 +179,7 @@ def checked_coords(
     shapes = site_shapes(problem)
     coords = _mapping("coords", coords, "{'depth': [0.0, 10.0, ...]}")
     field = _field_shape(shapes, coords, dims)
-    sizes = {}
+    sizes: dict[str, int] = {}
     for name, shape in {**shapes, **data_shapes(problem)}.items():
         own = field if name in shapes else None
         sizes.update(zip(dims.get(name, event_dims(name, shape, own)), shape, strict=True))
@@ -300,7 +300,7 @@ def labelled(
         kept = {
             name: values
             for name, values in dataset.coords.items()
-            if {*NUMBERED, *(datum_dim(site) for site in dataset.data_vars)} & set(values.dims)
+            if {*NUMBERED, *(datum_dim(str(site)) for site in dataset.data_vars)} & set(values.dims)
         }
         relabelled = xr.Dataset(variables, coords=kept, attrs=dataset.attrs)
         known = {dim: values for dim, values in coords.items() if dim in relabelled.dims}

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
+from jax.typing import ArrayLike
 
 from ppl_memprior._jaxpr import dependent_outputs
 from ppl_memprior.problem import InverseProblem
@@ -88,7 +89,7 @@ def masks(problem: InverseProblem) -> dict[str, np.ndarray]:
     return problem.derived[key]
 
 
-def some_latents(problem: InverseProblem) -> tuple[jax.Array, dict[str, jax.Array]]:
+def some_latents(problem: InverseProblem) -> tuple[jax.Array, dict[str, ArrayLike]]:
     """Values of the prior's site and of the other latent sites, to trace the model with."""
     x = problem.examples[0]
     shapes = jax.eval_shape(problem.draw_extra_latents, x) if problem.extra_latents else {}
@@ -98,7 +99,7 @@ def some_latents(problem: InverseProblem) -> tuple[jax.Array, dict[str, jax.Arra
 def _read_masks(problem: InverseProblem) -> dict[str, np.ndarray]:
     names = data_sites(problem)
 
-    def read(x: jax.Array, others: dict[str, jax.Array]) -> list[jax.Array]:
+    def read(x: jax.Array, others: dict[str, ArrayLike]) -> list[jax.Array]:
         trace = problem._trace(x, others)
         return [datum_mask(trace[name]["fn"]) for name in names]
 
