@@ -25,7 +25,7 @@ from ppl_memprior._files import check_writable_file, check_writable_folder, writ
 from ppl_memprior.comparison import Comparison, compare, load_trees, run
 from ppl_memprior.comparison.identity import differences, identity_of
 from ppl_memprior.comparison.labels import checked_truth
-from ppl_memprior.comparison.methods import label_of
+from ppl_memprior.comparison.methods.registry import label_of
 from ppl_memprior.comparison.running import DRAWS_FILE, UNFINISHED, check_methods, stored_draws
 from ppl_memprior.demos import Study
 

@@ -153,7 +153,7 @@ def compare(
         from ppl_memprior import demos, user_model, workspace
         from ppl_memprior.cli.arguments import named_texts, worker_processes
         from ppl_memprior.comparison import check_methods
-        from ppl_memprior.comparison.methods import configured, label_of
+        from ppl_memprior.comparison.methods.registry import configured, label_of
 
         folder = workspace.check_folder(out)
         names = tuple(name.strip() for name in methods.split(",") if name.strip())

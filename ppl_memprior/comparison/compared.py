@@ -19,6 +19,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from ppl_memprior._files import check_writable_file, write_text
+from ppl_memprior.comparison.foreign import as_trees
 from ppl_memprior.comparison.latents import NUISANCE_COLUMNS, nuisance_rows
 from ppl_memprior.comparison.report import (
     COLUMNS,
@@ -30,7 +31,7 @@ from ppl_memprior.comparison.report import (
 )
 from ppl_memprior.comparison.report.table import INDEX, Table, tabulate
 from ppl_memprior.comparison.report.texts import added
-from ppl_memprior.comparison.same_problem import check_posteriors
+from ppl_memprior.comparison.same_problem import check_names, check_posteriors
 from ppl_memprior.diagnostics import (
     PosteriorSummary,
     Reading,
@@ -39,6 +40,7 @@ from ppl_memprior.diagnostics import (
     judge,
     summarize_all,
 )
+from ppl_memprior.problem import InverseProblem
 
 _MARKS = {"conflict": "!!", "warning": "! ", "good": "ok", "note": "- "}
 
@@ -172,9 +174,10 @@ class Comparison:
 
 
 def compare(
-    runs: Mapping[str, xr.DataTree],
+    runs: Mapping[str, Any],
     reference: str | None = None,
     *,
+    problem: InverseProblem | None = None,
     columns: Sequence[Column] = (),
     figures: Sequence[ReportFigure] = (),
     rules: Sequence[Rule] = (),
@@ -182,8 +185,14 @@ def compare(
     """Compare posteriors of one problem.
 
     Args:
-        runs: posteriors by name, as `ppl_memprior.run` returns them.
+        runs: posteriors by name: trees as `ppl_memprior.run` returns them, or draws made
+            elsewhere. These are a `DataTree` or an ArviZ `InferenceData` with the group
+            `posterior`, a NumPyro `MCMC` that has run, or a dictionary of arrays by the latent
+            site's name, shape (chains, draws, *event_shape). They are taken as Markov chains.
         reference: name of the one that distances are measured to; None leaves them out.
+        problem: whose posteriors they are, needed for draws made elsewhere. What these lack
+            (chi-square, responsibilities, predictions) is computed from it, by one forward solve
+            for each distinct draw.
         columns: columns of the table in addition to the built-in ones.
         figures: figures of the report in addition to the built-in ones.
         rules: rules of the verdict in addition to the built-in ones.
@@ -192,20 +201,23 @@ def compare(
         The comparison: table, verdict, figures and page.
 
     Raises:
-        TypeError: something else than posteriors by name; a column, figure or rule of another
-            type; a column that computes no number.
-        ValueError: no posterior, a reference that is not among them, or posteriors of problems
-            that differ: in the fingerprint that `run` stores with the draws, in their latent sites,
-            the shape of the unknown or the number of examples, in units or in the truth (which).
-            Draws without a fingerprint are compared by the others. A column or a figure whose name
-            is taken.
+        TypeError: something else than posteriors by name; draws that are no array of real numbers;
+            a column, figure or rule of another type; a column that computes no number.
+        ValueError: draws made elsewhere without a problem, of another shape, with a latent site
+            that is missing or unknown, or that are not finite; no posterior, a reference that is
+            not among them, or posteriors of problems that differ: in the fingerprint that `run`
+            stores with the draws, in their latent sites, the shape of the unknown or the number of
+            examples, in units or in the truth (which). Draws without a fingerprint are compared by
+            the others. A column or a figure whose name is taken.
         RuntimeError: a column that cannot be computed for a posterior (which).
     """
-    check_posteriors(runs)
+    check_names(runs)
     if reference is not None and (not isinstance(reference, str) or reference not in runs):
         raise ValueError(f"reference {reference!r} is not among the posteriors {list(runs)}")
     more_columns = added("columns", columns, Column, (INDEX, *(c.name for c in COLUMNS)))
     more_figures = added("figures", figures, ReportFigure, (f.name for f in FIGURES))
+    runs = as_trees(runs, problem)
+    check_posteriors(runs)
     summaries = summarize_all(runs, reference)
     base = None if reference is None else runs[reference]
     posteriors = (Posterior(s.method, runs[s.method], s, base) for s in summaries)

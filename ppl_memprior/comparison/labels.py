@@ -5,7 +5,7 @@ Coordinates and units do not enter any draw, so stored trees take new ones.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -13,11 +13,25 @@ import numpy as np
 import xarray as xr
 
 from ppl_memprior._arrays import real_array
+from ppl_memprior.comparison.constant_data import examples_name
+from ppl_memprior.comparison.dims import (
+    FIELD_DIMS,
+    NUMBERED,
+    RESERVED,
+    datum_dim,
+    datum_index,
+    event_dims,
+    numbered,
+)
+from ppl_memprior.comparison.observed_sites import data_sites
 from ppl_memprior.problem import InverseProblem
 
-FIELD_DIMS = ("depth", "distance")
-#: Dimensions that `run` numbers itself.
-_NUMBERED = ("chain", "draw", "example")
+Dims = Mapping[str, tuple[str, ...]]
+#: Groups of a tree whose variables are sites.
+_SITE_GROUPS = (
+    *("posterior", "examples", "truth", "prior", "observed_data"),
+    *("log_likelihood", "posterior_predictive", "prior_predictive"),
+)
 
 
 def site_shapes(problem: InverseProblem) -> dict[str, tuple[int, ...]]:
@@ -65,26 +79,110 @@ def field_shape(
     )
 
 
-def event_dims(name: str, shape: tuple[int, ...], field: tuple[int, ...] | None) -> tuple[str, ...]:
-    """Names of a site's dimensions: `depth` and `distance` for fields on the problem's grid."""
-    return FIELD_DIMS if shape == field else tuple(f"{name}_dim_{i}" for i in range(len(shape)))
+def data_shapes(problem: InverseProblem) -> dict[str, tuple[int, ...]]:
+    """Shapes of the observed sites."""
+    return {name: tuple(problem.data[name].shape) for name in data_sites(problem)}
 
 
-def checked_coords(problem: InverseProblem, coords: Any) -> dict[str, np.ndarray]:
+def check_site_names(problem: InverseProblem) -> None:
+    """Raise a `ValueError` for a site whose draws could not be stored under its name."""
+    latents = (problem.prior_name, *problem.extra_latents)
+    for name in (*latents, *problem.deterministic_names, *problem.observed):
+        if name in RESERVED or "/" in name:
+            raise ValueError(
+                f"the site {name!r} cannot be stored under that name, which "
+                f"{'means a group of groups' if '/' in name else 'the comparison uses itself'}: "
+                "rename it (numpyro.handlers.scope takes divider='.')"
+            )
+
+
+def checked_dims(problem: InverseProblem, dims: Any) -> dict[str, tuple[str, ...]]:
+    """Names of dimensions by site: latent, deterministic or observed.
+
+    Args:
+        problem: whose sites they are.
+        dims: by the site's name, a name for each axis of its event, `{"data": ["shot", "time"]}`;
+            or None.
+
+    Raises:
+        TypeError: no mapping, or names that are no list of texts.
+        ValueError: an unknown site, another number of names than axes, a name that is taken or
+            given twice, or a name that stands for two sizes.
+    """
+    shapes = {**site_shapes(problem), **data_shapes(problem)}
+    given = _mapping("dims", dims, "{'velocity': ['depth', 'distance']}")
+    for site, names in given.items():
+        if site not in shapes:
+            raise ValueError(
+                f"dims names the site {site!r}, which the model does not have; its sites are "
+                f"{list(shapes)}"
+            )
+        if isinstance(names, str) or not isinstance(names, Sequence):
+            raise TypeError(
+                f"dims[{site!r}] must be a list of {len(shapes[site])} names, got "
+                f"{type(names).__name__} {names!r}"
+            )
+        for name in names:
+            if not isinstance(name, str):
+                raise TypeError(f"dims[{site!r}] must hold names, got {name!r}")
+        if len(names) != len(shapes[site]):
+            raise ValueError(
+                f"dims[{site!r}] has {len(names)} names, {list(names)}, and the site has the shape "
+                f"{shapes[site]}; give one name for each axis"
+            )
+        _check_dim_names(site, names, shapes)
+    checked = {site: tuple(names) for site, names in given.items()}
+    sizes: dict[str, tuple[int, str]] = {}
+    for site, shape in shapes.items():
+        for name, size in zip(checked.get(site, event_dims(site, shape, None)), shape, strict=True):
+            other, owner = sizes.setdefault(name, (size, site))
+            if other != size:
+                raise ValueError(
+                    f"dims gives the name {name!r} to an axis of {other} elements of {owner!r} and "
+                    f"to one of {size} elements of {site!r}; give them two names"
+                )
+    return checked
+
+
+def _check_dim_names(
+    site: str, names: Sequence[str], shapes: Mapping[str, tuple[int, ...]]
+) -> None:
+    taken = {*RESERVED, *shapes, *(datum_dim(name) for name in shapes)}
+    taken |= {datum_index(name, i) for name, shape in shapes.items() for i in range(len(shape))}
+    for name in names:
+        if name in taken or "/" in name or not name:
+            raise ValueError(
+                f"dims[{site!r}] names a dimension {name!r}, which "
+                f"{'is taken' if name in taken else 'cannot be stored'}; choose another name"
+            )
+    if len(set(names)) < len(names):
+        raise ValueError(
+            f"dims[{site!r}] = {list(names)} gives a name twice; name each axis differently"
+        )
+
+
+def checked_coords(
+    problem: InverseProblem, coords: Any, dims: Dims | None = None
+) -> dict[str, np.ndarray]:
     """Coordinate values by dimension, as arrays.
+
+    Args:
+        problem: whose sites have the dimensions.
+        coords: values by the dimension's name, or None.
+        dims: names of dimensions by site, as `checked_dims` returns them.
 
     Raises:
         TypeError: no mapping, or coordinates that are not numbers.
         ValueError: an unknown dimension, another length, or coordinates that are not finite.
     """
+    dims = dims or {}
     shapes = site_shapes(problem)
     coords = _mapping("coords", coords, "{'depth': [0.0, 10.0, ...]}")
-    field = field_shape(shapes, coords)
-    sizes = {
-        dim: size
-        for name, shape in shapes.items()
-        for dim, size in zip(event_dims(name, shape, field), shape, strict=True)
-    }
+    field = _field_shape(shapes, coords, dims)
+    sizes: dict[str, int] = {}
+    for name, shape in {**shapes, **data_shapes(problem)}.items():
+        own = field if name in shapes else None
+        sizes.update(zip(dims.get(name, event_dims(name, shape, own)), shape, strict=True))
     checked = {}
     for dim, values in coords.items():
         if dim not in sizes:
@@ -92,7 +190,7 @@ def checked_coords(problem: InverseProblem, coords: Any) -> dict[str, np.ndarray
             raise ValueError(
                 f"coords names the dimension {dim!r}, which no site has; dimensions and their "
                 f"sizes: {known or 'none, all sites are scalars'}; 'depth' and 'distance' name "
-                "those of a site of two dimensions"
+                "those of a site of two dimensions, and dims= gives other names"
             )
         array = np.asarray(real_array(f"coords[{dim!r}]", values))
         if array.shape != (sizes[dim],):
@@ -105,6 +203,15 @@ def checked_coords(problem: InverseProblem, coords: Any) -> dict[str, np.ndarray
     return checked
 
 
+def _field_shape(
+    shapes: Mapping[str, tuple[int, ...]], coords: Mapping[str, Any], dims: Dims
+) -> tuple[int, ...] | None:
+    """`field_shape` of the sites without names of their own; none where these use its names."""
+    if any(set(FIELD_DIMS) & set(names) for names in dims.values()):
+        return None
+    return field_shape({n: shape for n, shape in shapes.items() if n not in dims}, coords)
+
+
 def checked_units(problem: InverseProblem, units: Any) -> dict[str, str]:
     """Units by site.
 
@@ -114,7 +221,7 @@ def checked_units(problem: InverseProblem, units: Any) -> dict[str, str]:
     """
     checked = _mapping("units", units, "{'velocity': 'm/s'}")
     for name, unit in checked.items():
-        _require_site("units", name, problem)
+        _require_site("units", name, problem, data_sites(problem))
         if not isinstance(unit, str):
             raise TypeError(
                 f"units[{name!r}] must be text such as 'm/s', got {type(unit).__name__} {unit!r}"
@@ -155,37 +262,73 @@ def checked_truth(problem: InverseProblem, truth: Any) -> dict[str, np.ndarray] 
 
 
 def labelled(
-    tree: xr.DataTree, coords: Mapping[str, np.ndarray], units: Mapping[str, str]
+    tree: xr.DataTree,
+    coords: Mapping[str, np.ndarray],
+    units: Mapping[str, str],
+    dims: Dims | None = None,
 ) -> xr.DataTree:
-    """A copy of the tree with these coordinates and units in place of its own.
+    """A copy of the tree with these coordinates, units and dimensions in place of its own.
 
     Coordinates of `depth` or `distance` give these names to the dimensions of the fields.
+
+    Args:
+        tree: as `to_datatree` or an earlier call returns it.
+        coords: as `checked_coords` returns them.
+        units: as `checked_units` returns them.
+        dims: as `checked_dims` returns them.
     """
+    dims = dims or {}
     posterior = tree["posterior"].to_dataset()
     shapes = {str(name): _event_shape(values) for name, values in posterior.data_vars.items()}
-    field = field_shape(shapes, coords)
+    field = _field_shape(shapes, coords, dims)
+    prior_site = str(tree.attrs["prior_site"])
     groups = {}
     for node in tree.subtree:
         dataset = node.to_dataset(inherit=False)
-        numbers = {name: values for name, values in dataset.coords.items() if name in _NUMBERED}
         variables = {}
         for name, values in dataset.data_vars.items():
-            lead = [dim for dim in values.dims if dim in _NUMBERED]
-            dims = (*lead, *event_dims(str(name), _event_shape(values), field))
+            site = prior_site if name == examples_name(prior_site) else str(name)
+            is_site = node.name in _SITE_GROUPS or site != name
             attrs = {key: value for key, value in values.attrs.items() if key != "units"}
-            if name in units:
-                attrs["units"] = units[str(name)]
-            variables[name] = (dims, values.to_numpy(), attrs)
-        relabelled = xr.Dataset(variables, coords=numbers, attrs=dataset.attrs)
+            if is_site and site in units and node.name != "log_likelihood":
+                attrs["units"] = units[site]
+            named = values.dims
+            if is_site:
+                own = field if site in shapes else None
+                named = _named_dims(values, site, dims.get(site), own)
+            variables[name] = (named, values.to_numpy(), attrs)
+        kept = {
+            name: values
+            for name, values in dataset.coords.items()
+            if {*NUMBERED, *(datum_dim(str(site)) for site in dataset.data_vars)} & set(values.dims)
+        }
+        relabelled = xr.Dataset(variables, coords=kept, attrs=dataset.attrs)
         known = {dim: values for dim, values in coords.items() if dim in relabelled.dims}
-        groups[node.path] = relabelled.assign_coords(known)
+        groups[node.path] = numbered(relabelled.assign_coords(known))
     copy = xr.DataTree.from_dict(groups)
     copy.attrs.update(tree.attrs)
     return copy
 
 
 def _event_shape(values: xr.DataArray) -> tuple[int, ...]:
-    return tuple(size for dim, size in values.sizes.items() if dim not in _NUMBERED)
+    return tuple(size for dim, size in values.sizes.items() if dim not in NUMBERED)
+
+
+def _named_dims(
+    values: xr.DataArray, site: str, names: tuple[str, ...] | None, field: tuple[int, ...] | None
+) -> tuple[str, ...]:
+    """The dimensions of a site's values: the leading ones, then those of its axes by position.
+
+    A log-likelihood may have fewer axes than its site. Masked data stand along one dimension, and
+    the axes behind it are the site's last ones.
+    """
+    lead = [str(dim) for dim in values.dims if dim in NUMBERED]
+    axes = [str(dim) for dim in values.dims if dim not in NUMBERED]
+    if datum_dim(site) in axes:
+        last = axes[1:]
+        return (*lead, axes[0], *(names[-len(last) :] if names and last else last))
+    default = event_dims(site, _event_shape(values), field)
+    return (*lead, *(default if names is None else names[: len(axes)]))
 
 
 def _mapping(name: str, values: Any, example: str) -> dict[Any, Any]:
@@ -196,8 +339,10 @@ def _mapping(name: str, values: Any, example: str) -> dict[Any, Any]:
     return dict(values)
 
 
-def _require_site(argument: str, name: Any, problem: InverseProblem) -> None:
-    sites = (problem.prior_name, *problem.extra_latents, *problem.deterministic_names)
+def _require_site(
+    argument: str, name: Any, problem: InverseProblem, others: tuple[str, ...] = ()
+) -> None:
+    sites = (problem.prior_name, *problem.extra_latents, *problem.deterministic_names, *others)
     if name not in sites:
         raise ValueError(
             f"{argument} names the site {name!r}, which the model's draws do not have; their sites "

@@ -6,7 +6,6 @@ What each does is left to `methods`.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import time
@@ -21,13 +20,7 @@ import xarray as xr
 from jax.typing import ArrayLike
 
 from ppl_memprior._files import check_writable_folder
-from ppl_memprior._method_checks import methods_that_take
-from ppl_memprior.comparison.convert import (
-    check_site_names,
-    load_trees,
-    save_trees,
-    to_datatree,
-)
+from ppl_memprior.comparison.datatree import to_datatree
 from ppl_memprior.comparison.identity import (
     differences,
     identity_of,
@@ -35,13 +28,18 @@ from ppl_memprior.comparison.identity import (
     method_identity,
 )
 from ppl_memprior.comparison.labels import (
+    check_site_names,
     checked_coords,
+    checked_dims,
     checked_truth,
     checked_units,
     labelled,
 )
-from ppl_memprior.comparison.methods import METHODS, Method, label_of, resolved
+from ppl_memprior.comparison.methods import Method
+from ppl_memprior.comparison.methods.registry import alternatives, label_of, resolved
+from ppl_memprior.comparison.prior_groups import NUM_PRIOR_DRAWS, prior_groups
 from ppl_memprior.comparison.resources import Resources
+from ppl_memprior.comparison.storage import load_trees, save_trees
 from ppl_memprior.inference import Draws, check_executor
 from ppl_memprior.problem import InverseProblem, require_problem
 
@@ -57,6 +55,8 @@ def run(
     truth: ArrayLike | Mapping[str, ArrayLike] | None = None,
     coords: Mapping[str, ArrayLike] | None = None,
     units: Mapping[str, str] | None = None,
+    dims: Mapping[str, Sequence[str]] | None = None,
+    num_prior_draws: int = NUM_PRIOR_DRAWS,
     executor: Executor | None = None,
     store: str | os.PathLike[str] | None = None,
     progress: bool = True,
@@ -74,21 +74,29 @@ def run(
             draws do not depend on which others run.
         truth: true value of the prior's site, shape `event_shape`, where it is known; or true
             values of several sites by name, the prior's among them.
-        coords: coordinate values of dimensions: `depth` and `distance` (metres) of fields.
+        coords: coordinate values of dimensions: `depth` and `distance` (metres) of fields, or of
+            those that `dims` names.
         units: of sites, by their names; the figures print them.
+        dims: names of dimensions by site, latent, deterministic or observed:
+            `{"data": ["shot", "receiver", "time"]}`.
+        num_prior_draws: draws of the groups `prior` and `prior_predictive`, one forward solve
+            each, once a run; 0 leaves these groups out.
         executor: where work at single examples is done, that of "lookup", of "linearized", and of
             the proposals of "psis" and "mode-jump": any `concurrent.futures.Executor`, Dask's
             `client.get_executor()` included; here, without one.
         store: folder that keeps each method's draws as soon as it is done (`draws.nc`), and until
             all are done also their work at single examples (`unfinished`). Called again with the
             same problem, key, options and truth, finished methods are read from there, and an
-            interrupted or killed one goes on with what it had. `coords` and `units` may change:
-            the stored draws take the new ones. Draws of methods that are not named are kept.
+            interrupted or killed one goes on with what it had. `coords`, `units` and `dims` may
+            change: the stored draws take the new ones. Draws of methods that are not named are
+            kept.
         progress: show bars on stderr.
 
     Returns:
-        By the method's label a `DataTree` with the groups `posterior`, `sample_stats`, `examples`
-        and `truth`, and attributes: `log_evidence` where the method has it, `seconds` (wall
+        By the method's label a `DataTree` with the groups that ArviZ reads, `posterior`,
+        `sample_stats`, `log_likelihood`, `posterior_predictive`, `observed_data`,
+        `constant_data`, `prior` and `prior_predictive`, and the groups `examples` and `truth`. Its
+        attributes: `log_evidence` where the method has it, `seconds` (wall
         time, compilation included), `num_forward_evaluations`, `num_gradient_evaluations`, and
         what the draws come from: `problem` (a fingerprint), `precision`, `key`, `truth`, `method`
         (its name) and `options`; of "psis" also `log_evidence_error`, `khat`,
@@ -107,7 +115,8 @@ def run(
     chosen = check_methods(problem, methods)
     _check_key(rng_key)
     known = checked_truth(problem, truth)
-    labels = (checked_coords(problem, coords), checked_units(problem, units))
+    names = checked_dims(problem, dims)
+    labels = (checked_coords(problem, coords, names), checked_units(problem, units), names)
     if executor is not None:
         check_executor(executor)
     if store is not None:
@@ -121,7 +130,11 @@ def run(
         finished = {name: labelled(tree, *labels) for name, tree in stored.items()}
         if any(not tree.identical(stored[name]) for name, tree in finished.items()):
             save_trees(finished, Path(store) / DRAWS_FILE)
-    alternatives = _alternatives(problem)
+    recommended = alternatives(problem)
+    prior = None
+    if any(label_of(method) not in finished for method in chosen):
+        prior_key = jax.random.fold_in(rng_key, zlib.crc32(b"prior"))
+        prior = prior_groups(problem, prior_key, num_prior_draws, progress=progress)
     for method in chosen:
         label = label_of(method)
         if label in finished:
@@ -131,10 +144,10 @@ def run(
         draws = method.draw(problem, key, resources)
         _require_draws(label, draws, problem)
         seconds = time.perf_counter() - start
-        tree = to_datatree(problem, draws, truth=known, progress=progress)
+        tree = to_datatree(problem, draws, truth=known, prior=prior, progress=progress)
         tree.attrs.update({"seconds": seconds, **identity, **method_identity(method)})
         tree.attrs["remedy"] = getattr(method, "remedy", "")
-        tree.attrs["methods_that_apply"] = alternatives
+        tree.attrs["methods_that_apply"] = recommended
         finished[label] = labelled(tree, *labels)
         if store is not None:
             save_trees(finished, Path(store) / DRAWS_FILE)
@@ -190,18 +203,6 @@ def stored_draws(
                 f"{found}. Give the method another label, choose another folder, or remove that one"
             )
     return trees
-
-
-def _alternatives(problem: InverseProblem) -> str:
-    """What a report may recommend for the problem, as JSON: methods by name, the cheapest first."""
-    applicable = methods_that_take(problem)
-    return json.dumps(
-        {
-            name: {"moves_between_modes": m.moves_between_modes, "diagnosed": m.diagnosed}
-            for name, m in METHODS.items()
-            if name in applicable
-        }
-    )
 
 
 def _require_draws(label: str, draws: Any, problem: InverseProblem) -> None:

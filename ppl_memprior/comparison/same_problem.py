@@ -18,15 +18,12 @@ _REMEDY = (
 )
 
 
-def check_posteriors(runs: Any) -> None:
-    """Raise for what is no collection of posteriors of one problem.
-
-    Args:
-        runs: posteriors by name, as `ppl_memprior.run` returns them.
+def check_names(runs: Any) -> None:
+    """Raise for what is no collection of posteriors by name.
 
     Raises:
         TypeError: something else than posteriors by name.
-        ValueError: no posterior, or posteriors of problems that differ; the message says in what.
+        ValueError: no posterior.
     """
     if not isinstance(runs, Mapping):
         raise TypeError(
@@ -35,15 +32,19 @@ def check_posteriors(runs: Any) -> None:
         )
     if not runs:
         raise ValueError("compare needs at least one posterior; got none")
-    unknowns: dict[tuple[Any, ...], str] = {}
-    for name, tree in runs.items():
+    for name in runs:
         if not isinstance(name, str):
             raise TypeError(f"the posteriors' names must be text, got {name!r}")
-        if not isinstance(tree, xr.DataTree) or "prior_site" not in tree.attrs:
-            raise TypeError(
-                f"the posterior {name!r} is no DataTree as run returns it, but a "
-                f"{type(tree).__name__} without the attribute 'prior_site'"
-            )
+
+
+def check_posteriors(runs: Mapping[str, xr.DataTree]) -> None:
+    """Raise a `ValueError` for posteriors of problems that differ; the message says in what.
+
+    Args:
+        runs: posteriors by name, as `ppl_memprior.run` returns them.
+    """
+    unknowns: dict[tuple[Any, ...], str] = {}
+    for name, tree in runs.items():
         site = str(tree.attrs["prior_site"])
         shape = tree["posterior"][site].shape[2:]
         unknowns.setdefault((site, shape, tree["examples"].sizes["example"]), name)

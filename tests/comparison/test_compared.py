@@ -123,7 +123,7 @@ def test_refuses_posteriors_of_different_problems(cubic_runs):
         ValueError, match=r"'a' has the unknown 'x' of shape \(\) and 5 examples; 'b'"
     ):
         compare({"a": one, "b": fewer})
-    with pytest.raises(TypeError, match="posterior 'a' is no DataTree"):
+    with pytest.raises(TypeError, match="posterior 'a' is a int; give a DataTree, an Inference"):
         compare({"a": 1})
     with pytest.raises(TypeError, match="posteriors by name"):
         compare([one])

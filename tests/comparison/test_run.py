@@ -53,7 +53,7 @@ def test_trees_carry_draws_statistics_and_costs(cubic_runs, cubic_problem):
     jumps = cubic_runs["mode-jump"]
     assert jumps["posterior"].sizes == {"chain": 2, "draw": 100}
     evaluations = jumps["sample_stats"]["num_forward_evaluations"]
-    np.testing.assert_array_equal(evaluations, jumps["sample_stats"]["num_steps"] + 1)
+    np.testing.assert_array_equal(evaluations, jumps["sample_stats"]["n_steps"] + 1)
     # warmup and the proposal are counted as well: at least one step and one jump in each iteration
     total = jumps.attrs["num_forward_evaluations"]
     assert total >= int(evaluations.sum()) + 2 * 2 * 50 + 5
@@ -239,7 +239,11 @@ def field_problem():
         ),
         ({"coords": {"depth": [0.0, np.nan]}}, ValueError, "1 of 2 numbers are NaN"),
         ({"coords": [0.0]}, TypeError, "coords must be a dict"),
-        ({"units": {"w": "m/s"}}, ValueError, r"units names the site 'w', .* \['v', 'profile'\]"),
+        (
+            {"units": {"w": "m/s"}},
+            ValueError,
+            r"units names the site 'w', .* \['v', 'profile', 'y'\]",
+        ),
         ({"units": {"v": 3}}, TypeError, "must be text such as 'm/s', got int 3"),
         ({"truth": {"v": np.zeros((2, 3)), "w": 1.0}}, ValueError, "truth names the site 'w'"),
         ({"truth": {"profile": np.zeros(2)}}, ValueError, "the prior's site 'v' a value of event"),

@@ -14,9 +14,11 @@ import xarray as xr
 from scipy.ndimage import gaussian_filter
 
 from ppl_memprior import DiffusionMixturePrior, InverseProblem, MemorizedPrior, compare
-from ppl_memprior.comparison.convert import Draws, to_datatree
+from ppl_memprior.comparison.datatree import to_datatree
+from ppl_memprior.comparison.methods.registry import alternatives
 from ppl_memprior.diagnostics import distinct_examples, summarize
 from ppl_memprior.diagnostics.modes import example_groups, same_within, visited_modes
+from ppl_memprior.inference.draws import Cost, Draws
 
 SIGMA = 0.02
 
@@ -116,10 +118,11 @@ def trees(examples, weights, digit):
         x = images(60)[which] + SIGMA * rng.normal(size=(4, 60, 8, 8))
         draws = Draws(
             latents={"x": x.astype(np.float32)},
-            independent=False,
-            attrs={"num_forward_evaluations": 1, "num_gradient_evaluations": 1, "seconds": 1.0},
+            cost=Cost(num_forward_evaluations=1, num_gradient_evaluations=1),
+            numbers={"seconds": 1.0},
         )
         found[name] = to_datatree(problem, draws)
+        found[name].attrs["methods_that_apply"] = alternatives(problem)
     return found
 
 
@@ -209,7 +212,6 @@ def test_copies_are_told_by_their_first_number():
     new = trees(examples, None, 7)["two"]
     assert set(np.unique(new["sample_stats"]["nearest_example"])) == {7, 20}
     old = new.copy()
-    del old.attrs["methods_that_apply"]
     old["examples"] = xr.DataTree(new["examples"].to_dataset().drop_vars("representative"))
     old["sample_stats"]["nearest_example"][:, ::2] = new["sample_stats"]["nearest_example"][
         :, ::2
@@ -234,7 +236,9 @@ def one_draw(prior, **latents):
     return to_datatree(
         InverseProblem(model, data=0.0),
         Draws(
-            latents={k: jnp.asarray(v, jnp.float32) for k, v in values.items()}, independent=True
+            latents={k: np.asarray(v, np.float32) for k, v in values.items()},
+            cost=Cost(),
+            independent=True,
         ),
     )
 

@@ -25,7 +25,7 @@ from ppl_memprior import (
     psis,
     run,
 )
-from ppl_memprior.comparison.convert import to_datatree
+from ppl_memprior.comparison.datatree import to_datatree
 from ppl_memprior.diffusion import dps
 from ppl_memprior.inference import Cost, Draws, gibbs, mode_jump, nuts, tempered_smc
 

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
 
-from ppl_memprior.comparison.labels import FIELD_DIMS
+from ppl_memprior.comparison.dims import FIELD_DIMS, is_numbered
 from ppl_memprior.comparison.report.figure import ReportFigure
 from ppl_memprior.comparison.report.figures.style import (
     Runs,
@@ -161,7 +161,7 @@ def _field(tree: xr.DataTree, group: str, site: str) -> xr.DataArray | None:
 
 def _side(values: xr.DataArray, which: int) -> _Side:
     dim, cells = str(values.dims[which]), values.shape[which]
-    if dim in FIELD_DIMS and dim in values.coords and cells > 1:
+    if dim in FIELD_DIMS and dim in values.coords and not is_numbered(values[dim]) and cells > 1:
         places = values[dim].to_numpy().astype(float)
         half = 0.5 * (places[1] - places[0])
         if half != 0 and np.allclose(np.diff(places), 2 * half, rtol=1e-3):
