@@ -43,8 +43,8 @@ def problem_fingerprint(problem: InverseProblem) -> str:
 def _digest(problem: InverseProblem) -> str:
     examples = problem.examples
     parts: list[Any] = [examples, problem.prior.log_weights]
-    for name in ("sigma", "scale", "directions", "direction_scales"):
-        parts += [name, getattr(problem.prior, name, 0.0)]
+    for name in ("bandwidth", "component_directions", "component_direction_scales"):
+        parts += [name, getattr(problem.prior, name)]
     for name, value in problem.data.items():
         parts += [name, value]
     names = (problem.prior_name, problem.observed, problem.extra_latents)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import jax
 from numpyro import handlers
 
-from ppl_memprior.distributions import DiffusionMixturePrior, MemorizedPrior
+from ppl_memprior.distributions import DiffusionMixturePrior
 from ppl_memprior.problem import InverseProblem, require_problem
 
 Check = Callable[[InverseProblem], None]
@@ -62,9 +62,10 @@ def methods_that_take(problem: InverseProblem) -> list[str]:
 
 
 def require_density(problem: InverseProblem, method: str) -> None:
-    """Raise a `ValueError` for a `MemorizedPrior`."""
-    if isinstance(problem.prior, MemorizedPrior):
-        raise ValueError(f"{method} needs a prior with a density; a MemorizedPrior has none")
+    """Raise a `ValueError` for a prior without a density, such as a `MemorizedPrior`."""
+    if not problem.prior.has_density:
+        name = type(problem.prior).__name__
+        raise ValueError(f"{method} needs a prior with a density; a {name} has none")
 
 
 def require_continuous(problem: InverseProblem, method: str) -> None:
@@ -90,7 +91,7 @@ def _others(problem: InverseProblem) -> str:
 def _remedies(reasons: Check, problem: InverseProblem) -> list[str]:
     """What would make the problem acceptable, each tried."""
     found = []
-    if isinstance(problem.prior, MemorizedPrior) and _passes(reasons, _with_bandwidth(problem)):
+    if not problem.prior.has_density and _passes(reasons, _with_bandwidth(problem)):
         found.append("Give the prior a bandwidth, DiffusionMixturePrior(examples, sigma)")
     for sites in (problem.discrete_latents, problem.extra_latents):
         if sites and _passes(reasons, _conditioned(problem, sites)):

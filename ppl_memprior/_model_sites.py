@@ -9,13 +9,7 @@ import numpy as np
 from numpyro.distributions import TransformedDistribution
 
 from ppl_memprior._model_data import innermost
-from ppl_memprior.distributions import (
-    DiffusionMixturePrior,
-    LowRankGaussianMixture,
-    MemorizedPrior,
-)
-
-Prior = MemorizedPrior | DiffusionMixturePrior | LowRankGaussianMixture
+from ppl_memprior.distributions import LearnedPrior
 
 
 def known_data(structure: dict[str, Any]) -> dict[str, np.ndarray]:
@@ -56,7 +50,7 @@ def check_shapes(structure: dict[str, Any]) -> None:
 
 
 def the_prior_site(structure: dict[str, Any]) -> str:
-    """Name of the one latent site with a prior of this package.
+    """Name of the one latent site with a `LearnedPrior`.
 
     Raises:
         ValueError: no such site, several, or one in a plate or under a mask.
@@ -66,8 +60,8 @@ def the_prior_site(structure: dict[str, Any]) -> str:
         for name, site in structure.items()
         if site["type"] == "sample" and not site["is_observed"]
     }
-    supported = [name for name, fn in latents.items() if isinstance(innermost(fn), Prior)]
-    if len(supported) == 1 and isinstance(latents[supported[0]], Prior):
+    supported = [name for name, fn in latents.items() if isinstance(innermost(fn), LearnedPrior)]
+    if len(supported) == 1 and isinstance(latents[supported[0]], LearnedPrior):
         return supported[0]
     listed = ", ".join(f"{name!r} ({describe(fn)})" for name, fn in latents.items()) or "none"
     if len(supported) > 1:
@@ -79,7 +73,7 @@ def the_prior_site(structure: dict[str, Any]) -> str:
     if supported:
         name, fn = supported[0], latents[supported[0]]
         advice = "use the prior itself, outside plates and handlers.mask"
-        if isinstance(fn, TransformedDistribution) and isinstance(fn.base_dist, Prior):
+        if isinstance(fn, TransformedDistribution) and isinstance(fn.base_dist, LearnedPrior):
             advice = (
                 "let the prior be the latent site, numpyro.handlers.reparam(model, "
                 f"config={{{name!r}: numpyro.infer.reparam.TransformReparam()}})"

@@ -28,7 +28,6 @@ from ppl_memprior._model_data import (
     require_fixed,
 )
 from ppl_memprior._model_sites import (
-    Prior,
     check_finite,
     check_shapes,
     describe,
@@ -36,7 +35,7 @@ from ppl_memprior._model_sites import (
     the_prior_site,
 )
 from ppl_memprior._prior_site import ReplaceDistribution, distribution_at
-from ppl_memprior.distributions import LowRankGaussianMixture, MemorizedPrior
+from ppl_memprior.distributions import LearnedPrior
 
 # NumPyro's stack of effect handlers is one for all threads: two models that run at once would see
 # each other's sites. Compiled functions do not come here any more.
@@ -47,8 +46,9 @@ class InverseProblem:
     """A NumPyro model with a memorized or Gaussian-mixture prior, read once.
 
     The model has one latent site whose distribution is a `MemorizedPrior`, a
-    `DiffusionMixturePrior` or a `LowRankGaussianMixture`, such as an earlier posterior (the
-    prior's site, of event shape `event_shape`), and at least one observed site that depends on it.
+    `DiffusionMixturePrior`, a `LowRankGaussianMixture`, such as an earlier posterior, or another
+    `LearnedPrior` (the prior's site, of event shape `event_shape`). At least one observed site
+    depends on it.
     Observed sites may be `Normal` or `MultivariateNormal`, also inside `Independent`, masked,
     scaled and in plates; these give a whitened residual. `obs_mask=` is read as a mask. With any
     other observed site, or `numpyro.factor`, there is still a log-likelihood, and the methods that
@@ -94,7 +94,9 @@ class InverseProblem:
                 "would make another prior of it; put the handler around the observed sites only"
             )
         with _RUNNING_A_MODEL:
-            self.prior: Prior = distribution_at(self.model, self.prior_name, self.args, self.kwargs)
+            self.prior: LearnedPrior = distribution_at(
+                self.model, self.prior_name, self.args, self.kwargs
+            )
         self.event_shape: tuple[int, ...] = tuple(self.prior.event_shape)
         if self.prior.batch_shape:
             raise ValueError(
@@ -133,16 +135,12 @@ class InverseProblem:
 
         The stored ones of a `MemorizedPrior`, else the means of the prior's components.
         """
-        if isinstance(self.prior, MemorizedPrior):
-            return jnp.asarray(self.prior.examples)
         return self.prior.component_means
 
     @property
     def num_examples(self) -> int:
         """The number N of training examples, without reading them."""
-        if isinstance(self.prior, LowRankGaussianMixture):
-            return self.prior.num_components
-        return self.prior.num_examples
+        return self.prior.num_components
 
     def predict(self, x: ArrayLike, **others: ArrayLike) -> dict[str, jax.Array]:
         """Noise-free data of each Gaussian observed site.
@@ -198,7 +196,7 @@ class InverseProblem:
         trace = self._trace(x, others)
         return {name: trace[name]["value"] for name in self.deterministic_names}
 
-    def prior_given(self, **others: ArrayLike) -> Prior:
+    def prior_given(self, **others: ArrayLike) -> LearnedPrior:
         """The prior for given values of the extra latent sites (a hyperprior's sigma, say)."""
         if not self.extra_latents:
             return self.prior
@@ -209,7 +207,7 @@ class InverseProblem:
         trace = self._run({self.prior_name: jnp.asarray(x)})
         return {name: trace[name]["value"] for name in self.extra_latents}
 
-    def with_prior(self, prior: Prior) -> InverseProblem:
+    def with_prior(self, prior: LearnedPrior) -> InverseProblem:
         """The same model and data with another prior in the prior's site.
 
         Args:

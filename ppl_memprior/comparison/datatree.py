@@ -26,7 +26,6 @@ from ppl_memprior.comparison.observed_sites import data_sites, masks
 from ppl_memprior.comparison.prior_groups import PriorDraws
 from ppl_memprior.comparison.sample_stats import named_as_arviz
 from ppl_memprior.diagnostics import distinct_examples, nearest_examples
-from ppl_memprior.distributions import LowRankGaussianMixture, MemorizedPrior
 from ppl_memprior.inference.draws import Draws
 from ppl_memprior.problem import InverseProblem
 
@@ -230,25 +229,21 @@ def _noise_key(draws: np.ndarray) -> jax.Array:
 
 
 def _bandwidth(problem: InverseProblem) -> dict[str, float]:
-    if isinstance(problem.prior, MemorizedPrior):
-        return {"bandwidth": 0.0}
-    if isinstance(problem.prior, LowRankGaussianMixture):
-        return {"bandwidth": float(problem.prior.scale)}
-    return {} if problem.extra_latents else {"bandwidth": float(problem.prior.sigma)}
+    return {} if problem.extra_latents else {"bandwidth": float(problem.prior.bandwidth)}
 
 
 def _mean_bandwidth(problem: InverseProblem, latents: Mapping[str, np.ndarray]) -> dict[str, float]:
     """The mean over the draws of a bandwidth that other latent sites may decide."""
     others = {name: jnp.asarray(latents[name]) for name in problem.extra_latents}
-    sigma = jax.vmap(lambda given: problem.prior_given(**given).sigma)(others)
-    return {"bandwidth": float(sigma.mean())}
+    # compiled, so that the forward solves, whose results are not used, are not made
+    read = jax.jit(jax.vmap(lambda given: problem.prior_given(**given).bandwidth))
+    return {"bandwidth": float(np.mean(read(others), dtype=float))}
 
 
 def _narrowest(problem: InverseProblem, bandwidth: float) -> float:
     """The smallest standard deviation that a component of the prior has in any direction."""
-    if isinstance(problem.prior, LowRankGaussianMixture):
-        return min(bandwidth, float(jnp.min(problem.prior.direction_scales, initial=bandwidth)))
-    return bandwidth
+    scales = problem.prior.component_direction_scales
+    return min(bandwidth, float(jnp.min(scales, initial=bandwidth)))
 
 
 def _at_fields(problem: InverseProblem, x: jax.Array) -> dict[str, np.ndarray]:

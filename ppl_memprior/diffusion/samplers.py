@@ -15,7 +15,6 @@ from ppl_memprior._method_checks import method_check
 from ppl_memprior._progress import scan_with_progress
 from ppl_memprior.diffusion.guidance import dps_guidance, guidance_scale
 from ppl_memprior.diffusion.noise import levels_for
-from ppl_memprior.distributions import DiffusionMixturePrior, LowRankGaussianMixture
 from ppl_memprior.inference.draws import Cost, Draws
 from ppl_memprior.problem import InverseProblem
 
@@ -66,9 +65,7 @@ def dps(
         raise ValueError(
             f"dps needs num_samples >= 1 and step_size > 0, got {num_samples} and {step_size}"
         )
-    prior = problem.prior
-    bandwidth = float(prior.sigma) if isinstance(prior, DiffusionMixturePrior) else 0.0
-    levels = levels_for(problem.examples, bandwidth, num_steps)
+    levels = levels_for(problem.examples, float(problem.prior.bandwidth), num_steps)
     scale = guidance_scale(problem, progress=progress)
     length = step_size * scale.model**2 / scale.data
 
@@ -119,10 +116,10 @@ def dps(
 @method_check("dps")
 def check_dps(problem: InverseProblem) -> None:
     """Raise a `ValueError` for a problem that `dps` cannot take."""
-    if isinstance(problem.prior, LowRankGaussianMixture):
+    if not problem.prior.has_denoiser:
         raise ValueError(
             "dps needs a prior with a denoiser, a MemorizedPrior or a DiffusionMixturePrior; a "
-            "LowRankGaussianMixture has none"
+            f"{type(problem.prior).__name__} has none"
         )
     problem.require_no_extra_latents("dps")
     problem.require_residual("dps")

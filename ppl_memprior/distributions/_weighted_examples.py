@@ -39,6 +39,7 @@ from ppl_memprior.distributions._examples import (
     prepare_host,
 )
 from ppl_memprior.distributions._weights import Weights, reweighted, weights_of
+from ppl_memprior.distributions.learned_prior import LearnedPrior
 
 #: Finite arrays (N, *event). The static number of axes is that of scalar events: the axis that
 #: counts the examples; how many axes an event has is known from the array only.
@@ -49,7 +50,7 @@ EXAMPLES_CONSTRAINT = constraints.dependent(is_discrete=False, event_dim=1)
 WEIGHT_FIELDS = ("log_weights", "_zero_weights")
 
 
-class WeightedExamples(Distribution):
+class WeightedExamples(LearnedPrior):
     """Examples x_n with weights pi_n; base of the distributions over them.
 
     A subclass fills in `examples` and `log_weights` and is responsible for the rest.
@@ -57,8 +58,6 @@ class WeightedExamples(Distribution):
 
     #: Shape (N, *event), or (*batch, N, *event) where NumPyro has stacked distributions.
     examples: jax.Array | HostRows
-    #: Normalised log-weights, shape (N,); minus infinity for a weight of zero.
-    log_weights: jax.Array
     #: Zeros that carry derivatives with respect to weights of zero; see `_weights.Weights`.
     _zero_weights: jax.Array | None = None
     #: The examples as the sums want them; made when first needed, no part of the pytree.

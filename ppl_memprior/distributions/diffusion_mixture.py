@@ -63,6 +63,7 @@ class DiffusionMixturePrior(WeightedExamples):
         "weights": constraints.independent(constraints.nonnegative, 1),
     }
     reparametrized_params = ["examples", "sigma", "alpha"]
+    has_denoiser = True
     pytree_data_fields: tuple[str, ...] = ("examples", "sigma", "alpha", *WEIGHT_FIELDS)
 
     sigma: jax.Array
@@ -94,6 +95,11 @@ class DiffusionMixturePrior(WeightedExamples):
     def component_means(self) -> jax.Array:
         """Means alpha x_n of the components, shape (*batch, N, *event)."""
         return self._per_event(self.alpha, 1) * self._in_memory("component_means")
+
+    @property
+    def bandwidth(self) -> jax.Array:
+        """The bandwidth sigma, of the batch shape."""
+        return self.sigma
 
     @property
     def mean(self) -> jax.Array:

@@ -10,18 +10,18 @@ from __future__ import annotations
 
 import copy
 import math
-from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
-from numpyro.distributions import Distribution, constraints
+from numpyro.distributions import constraints
 from numpyro.distributions.batch_util import promote_batch_shape
 from numpyro.distributions.util import validate_sample
 
 from ppl_memprior.distributions import _checks, _quantiles
+from ppl_memprior.distributions import _low_rank_components as _components
 from ppl_memprior.distributions._batching import (
     checked_value,
     draw_indices,
@@ -30,20 +30,20 @@ from ppl_memprior.distributions._batching import (
     lift,
     over_queries,
 )
-from ppl_memprior.distributions._differences import half_squared_norm, map_queries
 from ppl_memprior.distributions._weighted_examples import (
     EXAMPLES_CONSTRAINT,
     described,
     weighted_moments,
 )
 from ppl_memprior.distributions._weights import normalize
+from ppl_memprior.distributions.learned_prior import LearnedPrior
 
 # Directions from a float32 factorisation are orthonormal to about 1e-6; unscaled or merely
 # independent directions miss by far more than this.
 _ORTHONORMAL_TOLERANCE = 1e-3
 
 
-class LowRankGaussianMixture(Distribution):
+class LowRankGaussianMixture(LearnedPrior):
     r"""Mixture of Gaussians that differ from an isotropic one in k directions each.
 
     .. math::
@@ -93,8 +93,6 @@ class LowRankGaussianMixture(Distribution):
     scale: jax.Array
     directions: jax.Array
     direction_scales: jax.Array
-    #: Normalised log-weights, shape (N,); minus infinity for a weight of zero.
-    log_weights: jax.Array
 
     def __init__(
         self,
@@ -133,14 +131,24 @@ class LowRankGaussianMixture(Distribution):
         return constraints.independent(constraints.real, self.event_dim)
 
     @property
-    def num_components(self) -> int:
-        """The number N of components."""
-        return self.locs.shape[-1 - self.event_dim]
-
-    @property
     def component_means(self) -> jax.Array:
         """Means m_n of the components, shape (N, *event)."""
         return self.locs
+
+    @property
+    def bandwidth(self) -> jax.Array:
+        """The common scale s, scalar."""
+        return self.scale
+
+    @property
+    def component_directions(self) -> jax.Array:
+        """The directions V_n, shape (N, k, *event)."""
+        return self.directions
+
+    @property
+    def component_direction_scales(self) -> jax.Array:
+        """The standard deviations t_n along the directions, shape (N, k)."""
+        return self.direction_scales
 
     @property
     def component_variances(self) -> jax.Array:
@@ -199,7 +207,7 @@ class LowRankGaussianMixture(Distribution):
         index = draw_indices(key_index, self.log_weights, shape)
         noise = draw_normal(key_noise, shape + self.event_shape, self.locs.dtype)
         tables = self._tables()
-        value = over_queries(_draw, noise, self.event_dim, tables[:-1], [index])
+        value = over_queries(_components.draw, noise, self.event_dim, tables[:-1], [index])
         return value.reshape(shape + self.event_shape), [index]
 
     @validate_sample
@@ -210,7 +218,7 @@ class LowRankGaussianMixture(Distribution):
             ValueError: if `value` is not of shape (*sample, *event).
         """
         value = checked_value(value, self.batch_shape, self.event_shape)
-        return over_queries(_log_density, value, self.event_dim, self._tables())
+        return over_queries(_components.log_density, value, self.event_dim, self._tables())
 
     def responsibilities(self, value: ArrayLike) -> jax.Array:
         """Return the probability that each component produced `value`, shape (*sample, N).
@@ -219,7 +227,25 @@ class LowRankGaussianMixture(Distribution):
             ValueError: if `value` is not of shape (*sample, *event).
         """
         value = checked_value(value, self.batch_shape, self.event_shape)
-        return over_queries(_responsibilities, value, self.event_dim, self._tables())
+        return over_queries(_components.responsibilities, value, self.event_dim, self._tables())
+
+    def reweight(self, log_factors: ArrayLike) -> LowRankGaussianMixture:
+        """Return the same components with weights pi_n exp(log_factors_n), normalised.
+
+        Args:
+            log_factors: shape (N,); minus infinity removes a component.
+
+        Raises:
+            ValueError: if the shape is not (N,), or a value is NaN or plus infinity.
+        """
+        factors = _checks.unnormalized_log_weights("log_factors", log_factors, self.num_components)
+        return LowRankGaussianMixture(
+            self.locs,
+            self.scale,
+            self.directions,
+            self.direction_scales,
+            self.log_weights + factors,
+        )
 
     def cdf(self, value: ArrayLike) -> jax.Array:
         """Return the probability of at most `value`, for scalar events, shape (*sample).
@@ -308,72 +334,6 @@ def _check_unused(directions: jax.Array, direction_scales: jax.Array, scale: jax
 
 def _with_event_axes(array: jax.Array, event_dim: int) -> jax.Array:
     return array.reshape(array.shape + (1,) * event_dim)
-
-
-def _component_logits(
-    query: jax.Array,
-    locs: jax.Array,
-    scale: jax.Array,
-    directions: jax.Array,
-    direction_scales: jax.Array,
-    log_weights: jax.Array,
-) -> jax.Array:
-    """Return log pi_n + log N(x; m_n, C_n), without -d/2 log 2 pi, for one query (d,): (N,)."""
-    num_rest = locs.shape[1] - directions.shape[1]
-    delta = query - locs
-    along = jnp.einsum("nkd,nd->nk", directions, delta, precision=jax.lax.Precision.HIGHEST)
-    # The perpendicular part is formed before it is squared: |delta|^2 - |along|^2 would cancel.
-    rest = delta - jnp.einsum("nkd,nk->nd", directions, along, precision=jax.lax.Precision.HIGHEST)
-    distance = half_squared_norm(jnp.concatenate([rest / scale, along / direction_scales], axis=-1))
-    log_det = num_rest * jnp.log(scale) + jnp.sum(jnp.log(direction_scales), axis=-1)
-    return log_weights - distance - log_det
-
-
-@jax.jit
-def _log_density(queries: jax.Array, *tables: jax.Array) -> jax.Array:
-    locs = tables[0]
-
-    def one(query: jax.Array) -> jax.Array:
-        logits = _component_logits(query, *tables)
-        return jax.nn.logsumexp(logits) - 0.5 * locs.shape[1] * math.log(2 * math.pi)
-
-    return map_queries(one, _elements_per_query(*tables), queries)
-
-
-@jax.jit
-def _responsibilities(queries: jax.Array, *tables: jax.Array) -> jax.Array:
-    return map_queries(
-        lambda query: jax.nn.softmax(_component_logits(query, *tables)),
-        _elements_per_query(*tables),
-        queries,
-    )
-
-
-def _elements_per_query(*tables: jax.Array) -> int:
-    """Differences and coordinates of all components; the directions are shared by all queries."""
-    locs, _, _, direction_scales, _ = tables
-    return locs.size + direction_scales.size
-
-
-@jax.jit
-def _draw(
-    noise: jax.Array,
-    locs: jax.Array,
-    scale: jax.Array,
-    directions: jax.Array,
-    direction_scales: jax.Array,
-    index: jax.Array,
-) -> jax.Array:
-    """Turn standard normal `noise` (Q, d) into draws from the components at `index` (Q,)."""
-    dot = partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
-
-    def one(z: jax.Array, n: jax.Array) -> jax.Array:
-        v = directions[n]
-        along = dot(v, z)
-        return locs[n] + scale * (z - dot(along, v)) + dot(direction_scales[n] * along, v)
-
-    rank, d = directions.shape[1:]
-    return map_queries(one, (1 + rank) * d, noise, index)
 
 
 @promote_batch_shape.register(LowRankGaussianMixture)

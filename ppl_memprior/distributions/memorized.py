@@ -99,6 +99,8 @@ class MemorizedPrior(WeightedExamples):
         "weights": constraints.independent(constraints.nonnegative, 1),
     }
     pytree_data_fields: tuple[str, ...] = ("examples", *WEIGHT_FIELDS)
+    has_density = False
+    has_denoiser = True
 
     def __init__(
         self,
@@ -121,6 +123,16 @@ class MemorizedPrior(WeightedExamples):
     def support(self) -> constraints.Constraint:
         """The examples of positive weight: a discrete constraint."""
         return _AmongExamples(self._in_memory("support"), self.log_weights, self.event_dim)
+
+    @property
+    def component_means(self) -> jax.Array:
+        """The examples, shape (N, *event); all are read where they are outside of memory."""
+        return jnp.asarray(self.examples)
+
+    @property
+    def bandwidth(self) -> jax.Array:
+        """Zero, of the batch shape."""
+        return jnp.zeros(self.batch_shape, self.log_weights.dtype)
 
     @property
     def mean(self) -> jax.Array:

@@ -1,8 +1,8 @@
 """The Gaussian components of a mixture prior, with their symmetric square roots.
 
-A component of a `DiffusionMixturePrior` is isotropic; one of a `LowRankGaussianMixture` differs
-from that in a few directions. Both are x = mean + L z with z standard normal, and the closed-form
-posterior is computed in the coordinates z, where every component looks alike.
+A component of a `LearnedPrior` is isotropic except in a few directions, or in none. It is the
+distribution of x = mean + L z with z standard normal. The closed-form posterior is computed in the
+coordinates z, where every component looks alike.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from ppl_memprior.distributions import DiffusionMixturePrior, LowRankGaussianMixture
+from ppl_memprior.distributions import LearnedPrior
 
 _HIGHEST = jax.lax.Precision.HIGHEST
 
@@ -41,19 +41,14 @@ class ComponentPrior(NamedTuple):
         return self.mean + (self.scale * z + jnp.matmul(bent, self.directions, precision=_HIGHEST))
 
 
-def component_priors(prior: DiffusionMixturePrior | LowRankGaussianMixture) -> ComponentPrior:
-    """All components of a mixture prior, flattened, with a leading axis of length N."""
-    means = prior.component_means
-    num = len(means)
-    means = means.reshape(num, -1)
-    if isinstance(prior, LowRankGaussianMixture):
-        rank = prior.direction_scales.shape[1]
-        scale = jnp.broadcast_to(prior.scale, (num,))
-        directions = prior.directions.reshape(num, rank, means.shape[1])
-        return ComponentPrior(means, scale, directions, prior.direction_scales)
-    scale = jnp.broadcast_to(prior.sigma, (num,)).astype(means.dtype)
-    none = jnp.zeros((num, 0, means.shape[1]), means.dtype)
-    return ComponentPrior(means, scale, none, none[:, :, 0])
+def component_priors(prior: LearnedPrior) -> ComponentPrior:
+    """All components of a prior with a density, flattened, with a leading axis of length N."""
+    num = prior.num_components
+    means = prior.component_means.reshape(num, -1)
+    scales = prior.component_direction_scales
+    directions = prior.component_directions.reshape(num, scales.shape[1], means.shape[1])
+    scale = jnp.broadcast_to(prior.bandwidth, (num,))
+    return ComponentPrior(means, *(a.astype(means.dtype) for a in (scale, directions, scales)))
 
 
 def posterior_directions(

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from ppl_memprior._arrays import real_array
 from ppl_memprior._failures import tell_failures
+from ppl_memprior._method_checks import advising, require_density
 from ppl_memprior._progress import progress_bar
 from ppl_memprior.distributions import DiffusionMixturePrior
 from ppl_memprior.inference._gaussian_update import Spectrum, gaussian_update
@@ -31,7 +32,7 @@ from ppl_memprior.inference.linearize import (
     problem_size,
 )
 from ppl_memprior.inference.linearized_posterior import LinearizedPosterior, assembled
-from ppl_memprior.problem import InverseProblem, require_problem
+from ppl_memprior.problem import InverseProblem
 
 
 @dataclass(frozen=True)
@@ -98,21 +99,16 @@ def evidence(
             of iterations, or what `linearize` cannot take (a `MemorizedPrior`, noise that is not
             Gaussian, extra latent sites).
     """
-    require_problem(problem, "evidence")
-    prior = problem.prior
-    if not isinstance(prior, DiffusionMixturePrior):
-        raise ValueError(
-            f"evidence varies the bandwidth of a DiffusionMixturePrior; a {type(prior).__name__} "
-            "has none to vary: give the model a DiffusionMixturePrior(examples, sigma)"
-        )
+    _check_bandwidth(problem)
     check_linearize(problem)
     grid = _checked_grid(sigma)
+    widest = jnp.asarray(grid.max(), problem.examples.dtype)
+    prior = DiffusionMixturePrior(problem.examples, widest).reweight(problem.prior.log_weights)
     size = problem_size(problem)
     shared: dict[int, Record] = {}
     unusable: list[Record] = []
     if size.fits() and size.small and iterations == 0:
-        widest = problem.with_prior(_with_bandwidth(prior, grid.max()))
-        shared, unusable = linearize_all(widest, 0, None, None, progress)
+        shared, unusable = linearize_all(problem.with_prior(prior), 0, None, None, progress)
     counts = np.zeros(2, int)
     num_failed = len(unusable)
     for record in (*shared.values(), *unusable):
@@ -153,6 +149,19 @@ def evidence(
         num_failed,
         *counts.tolist(),
     )
+
+
+@advising("evidence")
+def _check_bandwidth(problem: InverseProblem) -> None:
+    """Raise a `ValueError` for a prior that is not the same mixture at another bandwidth."""
+    require_density(problem, "evidence")
+    prior = problem.prior
+    if prior.component_direction_scales.shape[-1]:
+        raise ValueError(
+            "evidence varies the bandwidth of isotropic components; those of a "
+            f"{type(prior).__name__} have other scales in some directions: give the model a "
+            "DiffusionMixturePrior(examples, sigma)"
+        )
 
 
 def _checked_grid(sigma: ArrayLike) -> NDArray[np.float64]:

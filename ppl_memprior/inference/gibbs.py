@@ -30,7 +30,7 @@ from ppl_memprior._failures import (
 )
 from ppl_memprior._method_checks import method_check, require_continuous
 from ppl_memprior._progress import BATCH_ELEMENTS, BATCH_ITEMS
-from ppl_memprior.distributions import MemorizedPrior
+from ppl_memprior.distributions import LearnedPrior
 from ppl_memprior.inference.chains import nuts_kernel, run_chains
 from ppl_memprior.inference.draws import Cost, Draws
 from ppl_memprior.problem import InverseProblem
@@ -206,7 +206,7 @@ def gibbs(
 @method_check("gibbs")
 def check_gibbs(problem: InverseProblem) -> None:
     """Raise a `ValueError` for a problem that `gibbs` cannot take."""
-    if not isinstance(problem.prior, MemorizedPrior):
+    if problem.prior.has_density:
         raise ValueError(
             "gibbs needs a MemorizedPrior, whose examples it draws among; this one is a "
             f"{type(problem.prior).__name__}"
@@ -220,13 +220,15 @@ def check_gibbs(problem: InverseProblem) -> None:
 
 
 def _memorized(trace: dict[str, Any]) -> list[str]:
-    """The one latent site with a `MemorizedPrior`."""
+    """The one latent site with a `MemorizedPrior`, or another prior over points."""
     latents = {
         name: site["fn"]
         for name, site in trace.items()
         if site["type"] == "sample" and not site["is_observed"]
     }
-    names = [name for name, fn in latents.items() if isinstance(fn, MemorizedPrior)]
+    names = [
+        name for name, fn in latents.items() if isinstance(fn, LearnedPrior) and not fn.has_density
+    ]
     if len(names) != 1 or latents[names[0]].batch_shape:
         raise ValueError(
             "ExampleGibbs needs a model with one latent site whose distribution is a "
@@ -258,6 +260,6 @@ def _log_joint(
         del terms[site]
         return sum(terms.values(), jnp.zeros(()))
 
-    examples = prior.enumerate_support(expand=False)
+    examples = prior.component_means
     batch = max(1, min(BATCH_ITEMS, BATCH_ELEMENTS // elements, len(examples)))
     return prior.log_weights + jax.lax.map(given, examples, batch_size=batch), examples

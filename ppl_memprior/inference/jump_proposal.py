@@ -17,8 +17,6 @@ from numpyro import handlers
 from numpyro.distributions import Distribution
 from numpyro.infer import init_to_median
 
-from ppl_memprior._model_sites import Prior
-from ppl_memprior.distributions import DiffusionMixturePrior, LowRankGaussianMixture
 from ppl_memprior.inference.linearize import linearize
 from ppl_memprior.inference.lookup import lookup
 from ppl_memprior.problem import InverseProblem
@@ -62,7 +60,7 @@ def default_proposal(
     bandwidth.
 
     Args:
-        problem: an inverse problem with a `DiffusionMixturePrior`.
+        problem: an inverse problem whose prior has a density.
         executor: where the work at the examples is done; see `linearize`.
         store: folder that keeps what is finished of it.
         progress: show a bar over the examples, on stderr.
@@ -96,22 +94,10 @@ def default_proposal(
     )
     weighted = lookup(conditioned, executor=executor, store=store, progress=progress)
     return JumpProposal(
-        _reweighted(conditioned.prior, weighted.log_weights),
+        conditioned.prior.reweight(weighted.log_likelihoods),
         weighted.num_failed,
         weighted.num_forward_evaluations,
         weighted.num_gradient_evaluations,
-    )
-
-
-def _reweighted(prior: Prior, log_weights: jax.Array) -> Distribution:
-    """The same components with other weights."""
-    if isinstance(prior, LowRankGaussianMixture):
-        return LowRankGaussianMixture(
-            prior.locs, prior.scale, prior.directions, prior.direction_scales, log_weights
-        )
-    assert isinstance(prior, DiffusionMixturePrior)
-    return DiffusionMixturePrior(
-        prior.component_means, prior.sigma, weights=jax.nn.softmax(log_weights)
     )
 
 

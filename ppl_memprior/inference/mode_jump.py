@@ -17,11 +17,7 @@ from numpyro.distributions import CategoricalProbs, Distribution, MixtureGeneral
 from numpyro.infer.mcmc import MCMCKernel
 from numpyro.util import is_prng_key
 
-from ppl_memprior.distributions import (
-    DiffusionMixturePrior,
-    LowRankGaussianMixture,
-    MemorizedPrior,
-)
+from ppl_memprior.distributions import LearnedPrior
 from ppl_memprior.inference._inner_state import failed_at, moved, own_copy, selected, stay
 from ppl_memprior.inference.chain_start import check_start, initialized
 from ppl_memprior.inference.jump_checks import (
@@ -330,7 +326,7 @@ class ModeJump(MCMCKernel):
 
     def _prior(
         self, z: dict[str, jax.Array], model_args: tuple[Any, ...], model_kwargs: dict[str, Any]
-    ) -> DiffusionMixturePrior | LowRankGaussianMixture:
+    ) -> LearnedPrior:
         """The prior for the values of the other latent sites in z."""
         assert self._target is not None
         problem = self._target.problem
@@ -338,9 +334,7 @@ class ModeJump(MCMCKernel):
         if problem.extra_latents:
             values = self.inner_kernel.get_constrain_fn(model_args, model_kwargs)(z)
             others = {name: values[name] for name in problem.extra_latents}
-        prior = problem.prior_given(**others)
-        assert not isinstance(prior, MemorizedPrior)
-        return prior
+        return problem.prior_given(**others)
 
     def _component(
         self, z: dict[str, jax.Array], model_args: tuple[Any, ...], model_kwargs: dict[str, Any]

@@ -21,7 +21,6 @@ from tqdm import tqdm
 from ppl_memprior._failures import LIMITS, has_failed, tell_failures, zero_where_failed
 from ppl_memprior._method_checks import method_check, require_continuous, require_density
 from ppl_memprior._progress import BATCH_ELEMENTS, progress_bar
-from ppl_memprior.distributions import LowRankGaussianMixture, MemorizedPrior
 from ppl_memprior.inference._blackjax import load_blackjax
 from ppl_memprior.inference._unconstrained import Unconstrained, unconstrained
 from ppl_memprior.inference.draws import Cost, Draws
@@ -278,16 +277,14 @@ def _metric(
     distance between the modes, far too long for a move within one.
     """
     prior = problem.prior
-    assert not isinstance(prior, MemorizedPrior)
-    bandwidth = prior.scale if isinstance(prior, LowRankGaussianMixture) else prior.sigma
 
     def example(z: jax.Array) -> jax.Array:
         return jnp.argmax(prior.responsibilities(target.latents(z)[problem.prior_name]))
 
     # in pieces, because the responsibilities of all particles may not fit
-    piece = max(1, BATCH_ELEMENTS // len(prior.log_weights))
+    piece = max(1, BATCH_ELEMENTS // prior.num_components)
     label = jax.lax.map(example, particles, batch_size=min(piece, len(weights)))
-    num_examples = len(prior.log_weights)
+    num_examples = prior.num_components
     total = jax.ops.segment_sum(weights, label, num_examples)
     safe = jnp.where(total > 0, total, 1.0)
     centre = jax.ops.segment_sum(weights[:, None] * particles, label, num_examples)
@@ -295,7 +292,7 @@ def _metric(
     # what centring each mode at its own mean takes from the sum of squares
     freedom = 1 - jnp.sum(jax.ops.segment_sum(weights**2, label, num_examples) / safe)
     # no wider than a mode, whatever the distance between the modes
-    scale = jnp.minimum(jnp.var(particles, axis=0), bandwidth**2)
+    scale = jnp.minimum(jnp.var(particles, axis=0), prior.bandwidth**2)
     if target.num_latents * PARTICLES_PER_LATENT <= len(weights):
         squares = (weights[:, None] * deviation).T @ deviation
         return (squares + PRIOR_SHARE * jnp.diag(scale)) / (freedom + PRIOR_SHARE)

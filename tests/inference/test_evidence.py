@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import special, stats
 
-from ppl_memprior import evidence
+from ppl_memprior import evidence, linearize
 
 pytestmark = pytest.mark.arithmetic
 
@@ -99,5 +99,8 @@ def test_refuses_bad_grids_and_priors(cubic_problem):
         evidence(problem, [0.1, -1.0])
     with pytest.raises(ValueError, match="iterations must be at least 0, got -1"):
         evidence(problem, [0.1], iterations=-1)
-    with pytest.raises(ValueError, match="a MemorizedPrior has none to vary"):
+    with pytest.raises(ValueError, match="evidence needs a prior with a density.*Give the prior a"):
         evidence(cubic_problem(0.0, 0.0), [0.1])
+    narrowed = problem.with_prior(linearize(problem))
+    with pytest.raises(ValueError, match="of a LinearizedPosterior have other scales in some dir"):
+        evidence(narrowed, [0.1])

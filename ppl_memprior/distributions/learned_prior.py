@@ -1,0 +1,104 @@
+"""What inference may ask of a prior: its components, their weights, and what it can compute.
+
+`LearnedPrior` is the base class of the priors in this package and of a user's own. Everything
+else reads a prior through it, and asks for no particular class.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+from numpyro.distributions import Distribution
+
+
+class LearnedPrior(Distribution):
+    r"""A weighted mixture with one component for each training example.
+
+    .. math::
+        p(x) = \sum_n \pi_n \, \mathcal{N}(x;\, m_n,\, C_n), \qquad
+        C_n = s^2 (I - V_n^\top V_n) + V_n^\top \mathrm{diag}(t_n^2) V_n
+
+    with weights :math:`\pi_n`, means :math:`m_n` and bandwidth s. The rows of :math:`V_n` are
+    orthonormal directions in which a component has standard deviations :math:`t_n` of its own. A
+    memorized prior has no such directions, and its bandwidth is zero: its components are points.
+
+    To write another prior, derive it from this class as from NumPyro's `Distribution`. Set
+    `log_weights`. Define `component_means`, `bandwidth`, `responsibilities` and `reweight`. The
+    rest has defaults: isotropic components, a density, no denoiser.
+
+    Shapes are those of a prior without batch axes. Arrays that depend on batch axes have them in
+    front.
+    """
+
+    #: Whether `log_prob` is the logarithm of a density, not of a probability.
+    has_density: bool = True
+    #: Whether `denoise` is defined.
+    has_denoiser: bool = False
+
+    #: Normalised log-weights, shape (N,); minus infinity for a weight of zero.
+    log_weights: jax.Array
+
+    @property
+    def num_components(self) -> int:
+        """The number N of components."""
+        return self.log_weights.shape[-1]
+
+    @property
+    def component_means(self) -> jax.Array:
+        """Means m_n of the components, shape (N, *event)."""
+        raise NotImplementedError(_undefined(self, "component_means"))
+
+    @property
+    def bandwidth(self) -> jax.Array:
+        """Standard deviation s that all components share, scalar; zero without a density.
+
+        Its unit is that of the means. It may be traced, where it depends on another latent site.
+        """
+        raise NotImplementedError(_undefined(self, "bandwidth"))
+
+    @property
+    def component_directions(self) -> jax.Array:
+        """Orthonormal directions V_n of each component, shape (N, k, *event); by default k = 0."""
+        return jnp.zeros((*self.log_weights.shape, 0, *self.event_shape), self.log_weights.dtype)
+
+    @property
+    def component_direction_scales(self) -> jax.Array:
+        """Standard deviations t_n along the directions, shape (N, k); by default k = 0."""
+        return jnp.zeros((*self.log_weights.shape, 0), self.log_weights.dtype)
+
+    def responsibilities(self, value: ArrayLike) -> jax.Array:
+        """Return the probability that each component produced `value`.
+
+        Args:
+            value: shape (*sample, *event).
+
+        Returns:
+            Shape (*sample, N), each row adding to one.
+        """
+        raise NotImplementedError(_undefined(self, "responsibilities"))
+
+    def reweight(self, log_factors: ArrayLike) -> LearnedPrior:
+        """Return the same components with weights pi_n exp(log_factors_n), normalised.
+
+        Args:
+            log_factors: shape (N,); minus infinity removes a component.
+        """
+        raise NotImplementedError(_undefined(self, "reweight"))
+
+    def denoise(self, value: ArrayLike, alpha: ArrayLike, sigma: ArrayLike) -> jax.Array:
+        """Return E[x0 | alpha x0 + sigma eps = value] for x0 from this prior, eps normal.
+
+        Args:
+            value: the noised value, shape (*sample, *event).
+            alpha: scale of the noise level; broadcasts with (*sample).
+            sigma: positive standard deviation of the noise; broadcasts likewise.
+
+        Returns:
+            Shape (*sample, *event).
+        """
+        raise NotImplementedError(_undefined(self, "denoise"))
+
+
+def _undefined(prior: LearnedPrior, name: str) -> str:
+    return f"{type(prior).__name__} does not define {name}, which LearnedPrior describes."
