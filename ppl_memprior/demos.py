@@ -36,7 +36,8 @@ class Study:
         methods: the methods to run.
         reference: label of the one that distances are measured to, or None.
         truth: true value of the prior's site, or None.
-        coords, units: labels for the draws.
+        coords, units, dims: labels for the draws.
+        num_prior_draws: draws from the prior that the run keeps.
         notes: what to print as provenance, name and value.
     """
 
@@ -47,6 +48,8 @@ class Study:
     truth: Any = None
     coords: Mapping[str, Any] = field(default_factory=dict)
     units: Mapping[str, str] = field(default_factory=dict)
+    dims: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    num_prior_draws: int = 100
     notes: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -274,6 +277,7 @@ def _field_study(
         truth=truth,
         coords={"depth": depth, "distance": distance},
         units={"velocity": "m/s"},
+        dims={"data": ("shot", "receiver", "time")},
         notes={
             **notes,
             "survey": f"{shots} shot{'s' if shots > 1 else ''}, {receivers} receivers, "

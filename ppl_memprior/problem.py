@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro
 from jax.typing import ArrayLike
 from numpyro import handlers
 from numpyro.distributions import Distribution
@@ -123,7 +124,8 @@ class InverseProblem:
         latents = {n: structure[n]["value"] for n in (self.prior_name, *self.extra_latents)}
         given = {n: jnp.zeros(value.shape, value.dtype) for n, value in latents.items()}
         unknown = [name for name in self.observed if name not in known]
-        require_fixed(unknown, lambda key: self._run(given, key), jax.random.PRNGKey(0))
+        with numpyro.validation_enabled(False):  # zero may be outside of a site's support
+            require_fixed(unknown, lambda key: self._run(given, key), jax.random.PRNGKey(0))
         self.num_data, read = self._read_data()
         # what the model has made of the data by JAX, then the data as they were given
         self.data: dict[str, np.ndarray] = read | {n: known[n] for n in self.observed if n in known}

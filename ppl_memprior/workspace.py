@@ -92,6 +92,8 @@ def execute(
             truth=truth,
             coords=study.coords,
             units=study.units,
+            dims=study.dims,
+            num_prior_draws=study.num_prior_draws,
             executor=executor,
             store=out,
             progress=progress,

@@ -180,6 +180,18 @@ def test_factor_counts_in_the_likelihood():
         problem.residual(X)
 
 
+def test_positive_latents_stand_beside_a_factor_and_data_made_in_the_model():
+    def model(data=None):
+        scale = numpyro.sample("scale", dist.LogNormal(0.0, 1.0))
+        x = numpyro.sample("x", DiffusionMixturePrior(jnp.asarray([-1.0, 0.5]), 0.3))
+        numpyro.sample("y", dist.Normal(x, scale), obs=2 * jnp.asarray(data))
+        numpyro.factor("penalty", -(x**2))
+
+    problem = InverseProblem(model, data=0.2)
+    expected = stats.norm.logpdf(0.4, 0.7, 1.5) - 0.7**2
+    assert float(problem.log_likelihood(0.7, scale=1.5)) == pytest.approx(expected, abs=1e-5)
+
+
 def test_deterministic_sites_and_vmap():
     def model(data=None):
         x = numpyro.sample("x", PRIOR)

@@ -138,6 +138,16 @@ def compare(
         list[str] | None,
         typer.Option(metavar="SITE=UNIT", help="Unit of a site, velocity=m/s say; several times."),
     ] = None,
+    dims: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="SITE=NAME,NAME",
+            help="Names of a site's dimensions, data=shot,time say; several times.",
+        ),
+    ] = None,
+    num_prior_draws: Annotated[
+        int, typer.Option(help="Draws from the prior that the run keeps.", min=0)
+    ] = 100,
     title: Annotated[str | None, typer.Option(help="Heading of the report.")] = None,
     workers: Annotated[
         int,
@@ -161,6 +171,7 @@ def compare(
         given = {name: value for name, value in sizes.items() if value is not None}
         chosen = _overridden(configured(names, **given), settings)
         units_of = named_texts("--units", "velocity=m/s", units or [])
+        dims_of = named_texts("--dims", "data=shot,time", dims or [])
         files = {"truth": truth, "coords": coords}
         labels = {name: user_model.load_data(f) for name, f in files.items() if f is not None}
         problem = user_model.read_problem(model, data)
@@ -178,6 +189,8 @@ def compare(
             truth=labels.get("truth"),
             coords=labels.get("coords", {}),
             units=units_of,
+            dims={site: names.split(",") for site, names in dims_of.items()},
+            num_prior_draws=num_prior_draws,
             notes={"model": model, "data": str(data), "seed": seed},
         )
         with worker_processes(workers) as executor:
