@@ -18,7 +18,7 @@ if TYPE_CHECKING:
         MemorizedPrior,
     )
     from ppl_memprior.inference import ModeJump, evidence, linearize, lookup, psis
-    from ppl_memprior.problem import InverseProblem
+    from ppl_memprior.problem.inverse_problem import InverseProblem
 
 __version__ = "0.1.0"
 __all__ = [

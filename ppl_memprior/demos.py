@@ -21,7 +21,7 @@ from ppl_memprior import forward
 from ppl_memprior.comparison.methods import Method, configured
 from ppl_memprior.datasets import load_openfwi
 from ppl_memprior.distributions import DiffusionMixturePrior
-from ppl_memprior.problem import InverseProblem
+from ppl_memprior.problem.inverse_problem import InverseProblem
 
 ALL_METHODS = ("lookup", "linearized", "psis", "mode-jump", "nuts", "dps")
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ppl_memprior.problem import InverseProblem
+from ppl_memprior.problem.inverse_problem import InverseProblem
 
 
 def load_model(spec: str) -> Callable[..., Any]:

@@ -21,12 +21,12 @@ from typing import Any
 import jax
 import xarray as xr
 
-from ppl_memprior._files import check_writable_file, check_writable_folder, write_text
+from ppl_memprior._execution.files import check_writable_file, check_writable_folder, write_text
 from ppl_memprior.comparison import Comparison, compare, load_trees, run
 from ppl_memprior.comparison.identity import differences, identity_of
-from ppl_memprior.comparison.labels import checked_truth
 from ppl_memprior.comparison.methods.registry import label_of
 from ppl_memprior.comparison.running import DRAWS_FILE, UNFINISHED, check_methods, stored_draws
+from ppl_memprior.comparison.trees.labels import checked_truth
 from ppl_memprior.demos import Study
 
 RUN_FILE = "run.json"

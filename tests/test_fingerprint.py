@@ -12,9 +12,10 @@ import numpyro.distributions as dist
 import pytest
 
 from ppl_memprior import DiffusionMixturePrior, InverseProblem, MemorizedPrior
-from ppl_memprior._fingerprint import problem_fingerprint
-from ppl_memprior.distributions import _examples, _weighted_examples
-from ppl_memprior.distributions._examples import HostRows
+from ppl_memprior.distributions import _weighted_examples
+from ppl_memprior.distributions._mixture import examples as _examples
+from ppl_memprior.distributions._mixture.examples import HostRows
+from ppl_memprior.problem._fingerprint import problem_fingerprint
 
 
 def small(examples=(-1.0, 0.5), sigma=0.3, data=0.2, gain=1.0, noise=0.3, hyper=None):

@@ -24,8 +24,8 @@ from ppl_memprior import (
     psis,
     run,
 )
-from ppl_memprior._method_checks import methods_that_take
 from ppl_memprior.comparison.methods import METHODS
+from ppl_memprior.inference._method_checks import methods_that_take
 
 pytestmark = pytest.mark.arithmetic  # another Python computes the same
 

@@ -7,7 +7,7 @@ import pytest
 from ppl_memprior import lookup
 from ppl_memprior.comparison import load_trees
 from ppl_memprior.demos import Study
-from ppl_memprior.inference.lookup import LogLikelihoodTask
+from ppl_memprior.inference._lookup import LogLikelihoodTask
 from ppl_memprior.workspace import check_folder, execute
 
 

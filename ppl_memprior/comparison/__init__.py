@@ -6,7 +6,7 @@ from ppl_memprior.comparison.methods import METHODS
 from ppl_memprior.comparison.report import Column, Posterior, ReportFigure
 from ppl_memprior.comparison.resources import Resources
 from ppl_memprior.comparison.running import check_methods, run
-from ppl_memprior.comparison.storage import load_trees, save_trees
+from ppl_memprior.comparison.trees.storage import load_trees, save_trees
 
 __all__ = [
     "METHODS",

@@ -18,8 +18,7 @@ import pandas as pd
 import xarray as xr
 from matplotlib.figure import Figure
 
-from ppl_memprior._files import check_writable_file, write_text
-from ppl_memprior.comparison.foreign import as_trees
+from ppl_memprior._execution.files import check_writable_file, write_text
 from ppl_memprior.comparison.latents import NUISANCE_COLUMNS, nuisance_rows
 from ppl_memprior.comparison.report import (
     COLUMNS,
@@ -32,6 +31,7 @@ from ppl_memprior.comparison.report import (
 from ppl_memprior.comparison.report.table import INDEX, Table, tabulate
 from ppl_memprior.comparison.report.texts import added
 from ppl_memprior.comparison.same_problem import check_names, check_posteriors
+from ppl_memprior.comparison.trees.foreign import as_trees
 from ppl_memprior.diagnostics import (
     PosteriorSummary,
     Reading,
@@ -40,7 +40,7 @@ from ppl_memprior.diagnostics import (
     judge,
     summarize_all,
 )
-from ppl_memprior.problem import InverseProblem
+from ppl_memprior.problem.inverse_problem import InverseProblem
 
 _MARKS = {"conflict": "!!", "warning": "! ", "good": "ok", "note": "- "}
 

@@ -13,10 +13,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from ppl_memprior._fingerprint import hash_of, problem_fingerprint
 from ppl_memprior.comparison.methods import Method
 from ppl_memprior.comparison.methods.options import default_options, options_of
-from ppl_memprior.problem import InverseProblem
+from ppl_memprior.problem._fingerprint import hash_of, problem_fingerprint
+from ppl_memprior.problem.inverse_problem import InverseProblem
 
 #: Why fingerprints of what a user takes for one problem may differ.
 FINGERPRINT_HINT = (

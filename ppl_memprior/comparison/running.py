@@ -19,15 +19,18 @@ import jax
 import xarray as xr
 from jax.typing import ArrayLike
 
-from ppl_memprior._files import check_writable_folder
-from ppl_memprior.comparison.datatree import to_datatree
+from ppl_memprior._execution.files import check_writable_folder
 from ppl_memprior.comparison.identity import (
     differences,
     identity_of,
     method_differences,
     method_identity,
 )
-from ppl_memprior.comparison.labels import (
+from ppl_memprior.comparison.methods import Method
+from ppl_memprior.comparison.methods.registry import alternatives, label_of, resolved
+from ppl_memprior.comparison.resources import Resources
+from ppl_memprior.comparison.trees.datatree import to_datatree
+from ppl_memprior.comparison.trees.labels import (
     check_site_names,
     checked_coords,
     checked_dims,
@@ -35,13 +38,10 @@ from ppl_memprior.comparison.labels import (
     checked_units,
     labelled,
 )
-from ppl_memprior.comparison.methods import Method
-from ppl_memprior.comparison.methods.registry import alternatives, label_of, resolved
-from ppl_memprior.comparison.prior_groups import NUM_PRIOR_DRAWS, prior_groups
-from ppl_memprior.comparison.resources import Resources
-from ppl_memprior.comparison.storage import load_trees, save_trees
+from ppl_memprior.comparison.trees.prior_groups import NUM_PRIOR_DRAWS, prior_groups
+from ppl_memprior.comparison.trees.storage import load_trees, save_trees
 from ppl_memprior.inference import Draws, check_executor
-from ppl_memprior.problem import InverseProblem, require_problem
+from ppl_memprior.problem.inverse_problem import InverseProblem, require_problem
 
 DRAWS_FILE = "draws.nc"
 UNFINISHED = "unfinished"  # folder of what unfinished methods have done, example by example

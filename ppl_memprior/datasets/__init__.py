@@ -1,5 +1,5 @@
 """Examples to learn priors from."""
 
-from .openfwi import load_openfwi
+from ppl_memprior.datasets.openfwi import load_openfwi
 
 __all__ = ["load_openfwi"]

@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ppl_memprior._execution.progress import map_in_batches
 from ppl_memprior._failures import tell_failures
-from ppl_memprior._progress import map_in_batches
-from ppl_memprior.problem import InverseProblem
+from ppl_memprior.problem.inverse_problem import InverseProblem
 
 
 class Guidance(NamedTuple):

@@ -10,13 +10,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ppl_memprior._execution.progress import scan_with_progress
 from ppl_memprior._failures import require_some, tell_count
-from ppl_memprior._method_checks import method_check
-from ppl_memprior._progress import scan_with_progress
 from ppl_memprior.diffusion.guidance import dps_guidance, guidance_scale
 from ppl_memprior.diffusion.noise import levels_for
+from ppl_memprior.inference._method_checks import method_check
 from ppl_memprior.inference.draws import Cost, Draws
-from ppl_memprior.problem import InverseProblem
+from ppl_memprior.problem.inverse_problem import InverseProblem
 
 
 def dps(

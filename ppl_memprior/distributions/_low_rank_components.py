@@ -12,7 +12,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from ppl_memprior.distributions._differences import half_squared_norm, map_queries
+from ppl_memprior.distributions._mixture.differences import half_squared_norm, map_queries
 
 
 def _component_logits(

@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.special import ndtr, ndtri
 
-from ppl_memprior.distributions._differences import map_queries
-from ppl_memprior.distributions._examples import Examples
-from ppl_memprior.distributions._weights import Weights
+from ppl_memprior.distributions._mixture.differences import map_queries
+from ppl_memprior.distributions._mixture.examples import Examples
+from ppl_memprior.distributions._mixture.weights import Weights
 
 # --- mixtures of Gaussians ------------------------------------------------------------------------
 

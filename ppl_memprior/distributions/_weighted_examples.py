@@ -1,6 +1,6 @@
 """What the distributions over stored examples have in common: the examples and their weights.
 
-`WeightedExamples` holds them, prepares them once for the sums in `_nearest`, draws among them and
+`WeightedExamples` holds them, prepares them once for the sums in `nearest`, draws among them and
 finds the nearest ones. What a density or a probability is, is left to the distributions.
 """
 
@@ -18,7 +18,7 @@ from jax.typing import ArrayLike
 from numpyro.distributions import Distribution, constraints
 from numpyro.distributions.batch_util import promote_batch_shape, vmap_over
 
-from ppl_memprior.distributions import _checks, _nearest
+from ppl_memprior.distributions import _checks
 from ppl_memprior.distributions._batching import (
     checked_value,
     draw_indices,
@@ -28,8 +28,9 @@ from ppl_memprior.distributions._batching import (
     partitioned_by_compiler,
     take,
 )
-from ppl_memprior.distributions._differences import sum_over_blocks
-from ppl_memprior.distributions._examples import (
+from ppl_memprior.distributions._mixture import nearest as _nearest
+from ppl_memprior.distributions._mixture.differences import sum_over_blocks
+from ppl_memprior.distributions._mixture.examples import (
     MAX_READ_ELEMENTS,
     Examples,
     HostRows,
@@ -38,7 +39,7 @@ from ppl_memprior.distributions._examples import (
     prepare,
     prepare_host,
 )
-from ppl_memprior.distributions._weights import Weights, reweighted, weights_of
+from ppl_memprior.distributions._mixture.weights import Weights, reweighted, weights_of
 from ppl_memprior.distributions.learned_prior import LearnedPrior
 
 #: Finite arrays (N, *event). The static number of axes is that of scalar events: the axis that
@@ -58,7 +59,7 @@ class WeightedExamples(LearnedPrior):
 
     #: Shape (N, *event), or (*batch, N, *event) where NumPyro has stacked distributions.
     examples: jax.Array | HostRows
-    #: Zeros that carry derivatives with respect to weights of zero; see `_weights.Weights`.
+    #: Zeros that carry derivatives with respect to weights of zero; see `weights.Weights`.
     _zero_weights: jax.Array | None = None
     #: The examples as the sums want them; made when first needed, no part of the pytree.
     _prepared: Examples | None = None

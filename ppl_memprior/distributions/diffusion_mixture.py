@@ -2,7 +2,7 @@
 
 `DiffusionMixturePrior` puts an isotropic Gaussian on every training example. This module gives it
 NumPyro's interface and the operations of a diffusion model in closed form (score, denoiser,
-forward noising); sums over examples are left to `_nearest`, the zero-bandwidth limit to
+forward noising); sums over examples are left to `nearest`, the zero-bandwidth limit to
 `MemorizedPrior`.
 """
 
@@ -18,8 +18,9 @@ from jax.typing import ArrayLike
 from numpyro.distributions import constraints
 from numpyro.distributions.util import validate_sample
 
-from ppl_memprior.distributions import _checks, _nearest, _quantiles
+from ppl_memprior.distributions import _checks, _quantiles
 from ppl_memprior.distributions._batching import checked_value, draw_normal, over_queries
+from ppl_memprior.distributions._mixture import nearest as _nearest
 from ppl_memprior.distributions._weighted_examples import (
     EXAMPLES_CONSTRAINT,
     WEIGHT_FIELDS,

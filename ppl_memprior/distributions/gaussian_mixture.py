@@ -30,12 +30,12 @@ from ppl_memprior.distributions._batching import (
     lift,
     over_queries,
 )
+from ppl_memprior.distributions._mixture.weights import normalize
 from ppl_memprior.distributions._weighted_examples import (
     EXAMPLES_CONSTRAINT,
     described,
     weighted_moments,
 )
-from ppl_memprior.distributions._weights import normalize
 from ppl_memprior.distributions.learned_prior import LearnedPrior
 
 # Directions from a float32 factorisation are orthonormal to about 1e-6; unscaled or merely

@@ -16,7 +16,7 @@ from jax.typing import ArrayLike
 from numpyro.distributions import Distribution, constraints
 from numpyro.distributions.util import validate_sample
 
-from ppl_memprior.distributions import _checks, _nearest, _quantiles
+from ppl_memprior.distributions import _checks, _quantiles
 from ppl_memprior.distributions._batching import (
     checked_value,
     flat_events,
@@ -24,13 +24,14 @@ from ppl_memprior.distributions._batching import (
     take,
 )
 from ppl_memprior.distributions._enumeration import refuse_indices
-from ppl_memprior.distributions._examples import Examples
+from ppl_memprior.distributions._mixture import nearest as _nearest
+from ppl_memprior.distributions._mixture.examples import Examples
+from ppl_memprior.distributions._mixture.weights import Weights
 from ppl_memprior.distributions._weighted_examples import (
     EXAMPLES_CONSTRAINT,
     WEIGHT_FIELDS,
     WeightedExamples,
 )
-from ppl_memprior.distributions._weights import Weights
 from ppl_memprior.distributions.diffusion_mixture import DiffusionMixturePrior, noise_level
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from .survey import BANDWIDTH, Survey
+from ppl_memprior.forward.survey import BANDWIDTH, Survey
 
 _SOURCE, _RECEIVER, _WAVELET = "#D55E00", "#0072B2", "#222222"
 

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .._arrays import real_array
+from ppl_memprior._arrays import real_array
 
 Correlation = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 

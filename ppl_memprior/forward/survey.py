@@ -12,8 +12,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .._arrays import real_array
-from ._survey_cells import check_extent, grid_of, locations_of, nearest_cells, spread
+from ppl_memprior._arrays import real_array
+from ppl_memprior.forward.waves._survey_cells import (
+    check_extent,
+    grid_of,
+    locations_of,
+    nearest_cells,
+    spread,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -285,7 +291,7 @@ class Survey:
         Returns:
             A Matplotlib figure; `figure.savefig(path)` writes it.
         """
-        from ._survey_plot import draw
+        from ppl_memprior.forward._survey_plot import draw
 
         return draw(self, grid_spacing)
 

@@ -15,7 +15,7 @@ from jax.flatten_util import ravel_pytree
 from numpyro import handlers
 from numpyro.infer.util import constrain_fn, potential_energy, unconstrain_fn
 
-from ppl_memprior.problem import InverseProblem
+from ppl_memprior.problem.inverse_problem import InverseProblem
 
 
 class Unconstrained(NamedTuple):

@@ -12,7 +12,7 @@ import pytest
 from scipy import stats
 
 from ppl_memprior._arviz import az
-from ppl_memprior.comparison.datatree import to_datatree
+from ppl_memprior.comparison.trees.datatree import to_datatree
 from ppl_memprior.inference.draws import Cost, Draws
 
 SCALE = 0.5

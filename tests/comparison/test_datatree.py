@@ -13,10 +13,15 @@ import pytest
 from scipy import stats
 
 from ppl_memprior import DiffusionMixturePrior, InverseProblem, MemorizedPrior
-from ppl_memprior.comparison import datatree
-from ppl_memprior.comparison.datatree import to_datatree
-from ppl_memprior.comparison.labels import check_site_names, checked_coords, checked_dims, labelled
-from ppl_memprior.comparison.prior_groups import prior_groups
+from ppl_memprior.comparison.trees import datatree
+from ppl_memprior.comparison.trees.datatree import to_datatree
+from ppl_memprior.comparison.trees.labels import (
+    check_site_names,
+    checked_coords,
+    checked_dims,
+    labelled,
+)
+from ppl_memprior.comparison.trees.prior_groups import prior_groups
 from ppl_memprior.inference.draws import Cost, Draws
 
 # what the fixtures of conftest.py are made of

@@ -15,9 +15,9 @@ import xarray as xr
 from numpyro.infer import HMC, MCMC
 
 from ppl_memprior import DiffusionMixturePrior, InverseProblem, compare
-from ppl_memprior.comparison.datatree import to_datatree
-from ppl_memprior.comparison.foreign import as_tree, as_trees
-from ppl_memprior.comparison.labels import checked_coords, checked_dims, labelled
+from ppl_memprior.comparison.trees.datatree import to_datatree
+from ppl_memprior.comparison.trees.foreign import as_tree, as_trees
+from ppl_memprior.comparison.trees.labels import checked_coords, checked_dims, labelled
 from ppl_memprior.diagnostics import summarize
 from ppl_memprior.inference.draws import Cost, Draws
 
@@ -175,7 +175,7 @@ def test_draws_are_checked_before_any_work(problem, monkeypatch, draws, error, m
     def work(*_, **__):
         raise AssertionError("work was done")
 
-    monkeypatch.setattr("ppl_memprior.comparison.foreign.tree_of_draws", work)
+    monkeypatch.setattr("ppl_memprior.comparison.trees.foreign.tree_of_draws", work)
     with pytest.raises(error, match=message):
         as_tree("mine", draws, problem)
 

@@ -26,10 +26,10 @@ from ppl_memprior import (
     run,
 )
 from ppl_memprior.comparison import load_trees, save_trees
-from ppl_memprior.comparison.labels import field_shape
 from ppl_memprior.comparison.methods import Method
+from ppl_memprior.comparison.trees.labels import field_shape
 from ppl_memprior.diagnostics import summarize
-from ppl_memprior.inference._linearize_tasks import DenseTask
+from ppl_memprior.inference.linearized._tasks import DenseTask
 
 KEY = jax.random.key(0)
 
@@ -164,7 +164,7 @@ def test_fingerprint_is_the_same_in_every_process():
     code = (
         "import jax, jax.numpy as jnp, numpyro, numpyro.distributions as dist\n"
         "import ppl_memprior as mp\n"
-        "from ppl_memprior._fingerprint import problem_fingerprint\n"
+        "from ppl_memprior.problem._fingerprint import problem_fingerprint\n"
         "prior = mp.DiffusionMixturePrior(jnp.asarray([-1.0, 0.5]), 0.3)\n"
         "def model(data=None):\n"
         "    x = numpyro.sample('x', prior)\n"

@@ -8,10 +8,10 @@ import pytest
 import xarray as xr
 
 from ppl_memprior import compare
-from ppl_memprior.comparison.datatree import to_datatree
-from ppl_memprior.comparison.labels import labelled
-from ppl_memprior.comparison.prior_groups import prior_groups
-from ppl_memprior.comparison.storage import load_trees, save_trees
+from ppl_memprior.comparison.trees.datatree import to_datatree
+from ppl_memprior.comparison.trees.labels import labelled
+from ppl_memprior.comparison.trees.prior_groups import prior_groups
+from ppl_memprior.comparison.trees.storage import load_trees, save_trees
 
 
 @pytest.fixture(scope="module")

@@ -14,8 +14,8 @@ import xarray as xr
 from scipy.ndimage import gaussian_filter
 
 from ppl_memprior import DiffusionMixturePrior, InverseProblem, MemorizedPrior, compare
-from ppl_memprior.comparison.datatree import to_datatree
 from ppl_memprior.comparison.methods.registry import alternatives
+from ppl_memprior.comparison.trees.datatree import to_datatree
 from ppl_memprior.diagnostics import distinct_examples, summarize
 from ppl_memprior.diagnostics.modes import example_groups, same_within, visited_modes
 from ppl_memprior.inference.draws import Cost, Draws

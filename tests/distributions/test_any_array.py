@@ -11,12 +11,8 @@ import pytest
 import xarray as xr
 import zarr
 
-from ppl_memprior.distributions import (
-    DiffusionMixturePrior,
-    LowRankGaussianMixture,
-    MemorizedPrior,
-    _examples,
-)
+from ppl_memprior.distributions import DiffusionMixturePrior, LowRankGaussianMixture, MemorizedPrior
+from ppl_memprior.distributions._mixture import examples as _examples
 
 pytestmark = pytest.mark.arithmetic  # another Python computes the same
 

@@ -12,8 +12,10 @@ import pytest
 import zarr
 
 from ppl_memprior import DiffusionMixturePrior, MemorizedPrior
-from ppl_memprior.distributions import _examples, _screening, _weighted_examples
-from ppl_memprior.distributions._examples import HostRows
+from ppl_memprior.distributions import _weighted_examples
+from ppl_memprior.distributions._mixture import examples as _examples
+from ppl_memprior.distributions._mixture import screening as _screening
+from ppl_memprior.distributions._mixture.examples import HostRows
 
 from .reference import clusters, reference, relative_error
 

@@ -7,8 +7,10 @@ import pytest
 from scipy.special import logsumexp
 from scipy.stats import special_ortho_group
 
-from ppl_memprior.distributions import _mixtures, _nearest, _screening, _sums
-from ppl_memprior.distributions._examples import Examples, prepare
+from ppl_memprior.distributions._mixture import mixtures, sums
+from ppl_memprior.distributions._mixture import nearest as _nearest
+from ppl_memprior.distributions._mixture import screening as _screening
+from ppl_memprior.distributions._mixture.examples import Examples, prepare
 
 from .reference import clusters, queries_of, reference, relative_error
 
@@ -38,14 +40,14 @@ def ways(arguments):
     arguments = jax.tree.map(jnp.asarray, arguments)
     found = _screening.screen(*arguments, k=_screening.FEWEST)
     more = _screening.widen(found, _screening.FEW)
-    most = _screening.widen(found, _mixtures._SOME)
-    exact = _sums.by_refinement(lambda mixture: mixture.logits, more, *arguments)
-    _, agrees = _mixtures._compare(more, exact, *arguments)
+    most = _screening.widen(found, mixtures._SOME)
+    exact = sums.by_refinement(lambda mixture: mixture.logits, more, *arguments)
+    _, agrees = mixtures._compare(more, exact, *arguments)
     flags = {
-        "fewest": _mixtures._is_enough(found, NUM),
-        "few": _mixtures._is_enough(more, NUM),
+        "fewest": mixtures._is_enough(found, NUM),
+        "few": mixtures._is_enough(more, NUM),
         "product": agrees,
-        "some": _mixtures._is_enough(most, NUM),
+        "some": mixtures._is_enough(most, NUM),
     }
     chosen = np.full(len(arguments[0]), "all", dtype="<U8")
     for name in reversed(flags):
@@ -103,7 +105,7 @@ def test_blocks_of_examples_change_nothing(monkeypatch):
     assert found.all_logits is None
     expected = reference(queries, examples, log_weights, alpha, sigma)
     evaluate = jax.jit(
-        lambda *a: _mixtures.evaluate(
+        lambda *a: mixtures.evaluate(
             lambda mixture: (
                 _nearest._log_density_and_score_of(mixture),
                 _nearest._responsibilities_of(mixture),

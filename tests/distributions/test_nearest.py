@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import logsumexp, softmax
 
-from ppl_memprior.distributions import _differences, _nearest
-from ppl_memprior.distributions._examples import prepare
+from ppl_memprior.distributions._mixture import differences as _differences
+from ppl_memprior.distributions._mixture import nearest as _nearest
+from ppl_memprior.distributions._mixture.examples import prepare
 
 pytestmark = pytest.mark.arithmetic
 

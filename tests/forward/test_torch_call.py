@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from ppl_memprior.forward import _torch_graphs, torch_function
+from ppl_memprior.forward import torch_function
+from ppl_memprior.forward.torch_bridge import _graphs as _torch_graphs
 
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.torch
@@ -641,7 +642,9 @@ def flat(function, *args):
 
 
 def test_through_numpy_where_buffers_cannot_be_shared():
-    from ppl_memprior.forward import _torch_cotangents, _torch_evaluate, _torch_primitives
+    from ppl_memprior.forward.torch_bridge import _cotangents
+    from ppl_memprior.forward.torch_bridge import _evaluate as _torch_evaluate
+    from ppl_memprior.forward.torch_bridge import _primitives as _torch_primitives
 
     function = torch_function(torch_swirl)
     params = {"function": flat(function, POINT)}
@@ -657,7 +660,7 @@ def test_through_numpy_where_buffers_cannot_be_shared():
             **params,
         )
         (pulled,) = _torch_primitives._through_numpy(
-            _torch_cotangents.evaluate_cotangents,
+            _cotangents.evaluate_cotangents,
             _torch_primitives._cotangents_result,
             *(x, token, value),
             layout=layout._replace(mapped=(False,) * 3),
@@ -1038,7 +1041,8 @@ def test_forward_and_reverse_mode_are_adjoint():
 def test_values_and_tangents_in_one_pass_transpose_without_being_divided():
     from jax.interpreters import ad
 
-    from ppl_memprior.forward import _torch_evaluate, _torch_primitives
+    from ppl_memprior.forward.torch_bridge import _evaluate as _torch_evaluate
+    from ppl_memprior.forward.torch_bridge import _primitives as _torch_primitives
 
     wrapped = torch_function(torch_swirl)
     unknown = ad.UndefinedPrimal(jax.typeof(POINT))

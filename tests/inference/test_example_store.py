@@ -10,7 +10,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
-from ppl_memprior.inference._example_store import LEFTOVER_SECONDS, ExampleStore
+from ppl_memprior._execution.example_store import LEFTOVER_SECONDS, ExampleStore
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from ppl_memprior import (
     psis,
     run,
 )
-from ppl_memprior.comparison.datatree import to_datatree
+from ppl_memprior.comparison.trees.datatree import to_datatree
 from ppl_memprior.diffusion import dps
 from ppl_memprior.inference import Cost, Draws, gibbs, mode_jump, nuts, tempered_smc
 
@@ -134,7 +134,7 @@ def test_a_likelihood_without_bound_has_failed():
 @pytest.mark.parametrize("elements", [2**23, 0], ids=["dense", "matrix-free"])
 @pytest.mark.parametrize("neglect", [0.0, 1e-6])
 def test_linearize_leaves_failed_components_out(monkeypatch, elements, neglect):
-    module = importlib.import_module("ppl_memprior.inference.linearize")
+    module = importlib.import_module("ppl_memprior.inference.linearized._linearize")
     monkeypatch.setattr(module, "DENSE_ELEMENTS", elements)
     monkeypatch.setattr(module, "BOUNDED_OPERATIONS", 0)
     kept = linearize(make(DiffusionMixturePrior(jnp.asarray([0.2, 0.1]), 0.1)))

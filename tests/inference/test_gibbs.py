@@ -13,7 +13,7 @@ from numpyro.infer import HMC, MCMC, NUTS
 from ppl_memprior import DiffusionMixturePrior, InverseProblem, MemorizedPrior
 from ppl_memprior._arviz import az
 from ppl_memprior.inference import ExampleGibbs, gibbs
-from ppl_memprior.inference.gibbs import _log_joint
+from ppl_memprior.inference.mcmc._gibbs import _log_joint
 
 pytestmark = pytest.mark.arithmetic
 

@@ -12,7 +12,7 @@ from scipy import stats
 
 from ppl_memprior import DiffusionMixturePrior, InverseProblem, MemorizedPrior, linearize, psis
 from ppl_memprior.forward import stylized
-from ppl_memprior.inference.importance import PsisPosterior
+from ppl_memprior.inference._psis import PsisPosterior
 
 pytestmark = pytest.mark.arithmetic
 

@@ -14,7 +14,7 @@ from scipy import special, stats
 
 from ppl_memprior import DiffusionMixturePrior, InverseProblem, linearize
 from ppl_memprior.forward import stylized
-from ppl_memprior.inference._gaussian_update import dense_spectrum, gaussian_update
+from ppl_memprior.inference.linearized._gaussian_update import dense_spectrum, gaussian_update
 
 pytestmark = pytest.mark.arithmetic
 

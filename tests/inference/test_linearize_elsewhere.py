@@ -21,7 +21,7 @@ SCRIPT = """
 import functools, sys, time
 import jax.numpy as jnp, numpy as np, numpyro, numpyro.distributions as dist
 from ppl_memprior import DiffusionMixturePrior, InverseProblem, linearize
-from ppl_memprior.inference._linearize_tasks import LowRankTask
+from ppl_memprior.inference.linearized._tasks import LowRankTask
 
 rng = np.random.default_rng(0)
 matrix = jnp.asarray(3.0 * rng.normal(size=(12, 8)) * 0.5 ** np.arange(8), jnp.float32)

@@ -36,7 +36,7 @@ def test_products_of_waves_give_what_jacobians_give(monkeypatch):
     problem = InverseProblem(model, data=wave(truth))
     formed = linearize(problem)
     monkeypatch.setattr(
-        importlib.import_module("ppl_memprior.inference.linearize"), "DENSE_ELEMENTS", 0
+        importlib.import_module("ppl_memprior.inference.linearized._linearize"), "DENSE_ELEMENTS", 0
     )
     products = linearize(problem, accuracy=1e-2, neglect=0.0)
     assert np.all(products.report.truncation_error <= 1e-2)

@@ -8,9 +8,9 @@ import jax
 import numpy as np
 import pytest
 
-from ppl_memprior.inference._gaussian_update import gaussian_update
-from ppl_memprior.inference._importance import in_order_of_importance
-from ppl_memprior.inference._low_rank import Products, low_rank
+from ppl_memprior.inference.linearized._gaussian_update import gaussian_update
+from ppl_memprior.inference.linearized._low_rank import Products, low_rank
+from ppl_memprior.inference.linearized._ordering import in_order_of_importance
 
 pytestmark = pytest.mark.arithmetic
 

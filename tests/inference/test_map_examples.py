@@ -28,10 +28,11 @@ import pytest
 from scipy import stats
 
 from ppl_memprior import InverseProblem, MemorizedPrior, lookup
-from ppl_memprior.distributions import _examples, _weighted_examples
+from ppl_memprior._execution import workers as _workers
+from ppl_memprior._execution.map_examples import map_examples
+from ppl_memprior.distributions import _weighted_examples
+from ppl_memprior.distributions._mixture import examples as _examples
 from ppl_memprior.forward import ScalarWave, Survey
-from ppl_memprior.inference import _workers
-from ppl_memprior.inference._map_examples import map_examples
 
 NUM = 11
 
@@ -329,8 +330,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 import jax.numpy as jnp, numpy as np, numpyro, numpyro.distributions as dist
 from ppl_memprior import InverseProblem, MemorizedPrior
-from ppl_memprior.inference._map_examples import map_examples
-from ppl_memprior.inference.lookup import LogLikelihoodTask
+from ppl_memprior._execution.map_examples import map_examples
+from ppl_memprior.inference._lookup import LogLikelihoodTask
 
 prior = MemorizedPrior(np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32))
 

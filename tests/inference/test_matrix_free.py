@@ -12,7 +12,7 @@ import numpyro.distributions as dist
 import pytest
 
 from ppl_memprior import DiffusionMixturePrior, InverseProblem, linearize
-from ppl_memprior.inference._linearize_tasks import BoundTask
+from ppl_memprior.inference.linearized._tasks import BoundTask
 
 pytestmark = pytest.mark.arithmetic
 
@@ -40,7 +40,7 @@ def problem():
 @pytest.fixture
 def matrix_free(monkeypatch):
     monkeypatch.setattr(
-        importlib.import_module("ppl_memprior.inference.linearize"), "DENSE_ELEMENTS", 0
+        importlib.import_module("ppl_memprior.inference.linearized._linearize"), "DENSE_ELEMENTS", 0
     )
 
 
@@ -107,7 +107,7 @@ def test_iterated(problem, matrix_free, monkeypatch):
 
 
 def test_default_rank_says_what_it_leaves_out(problem, matrix_free, monkeypatch):
-    module = importlib.import_module("ppl_memprior.inference.linearize")
+    module = importlib.import_module("ppl_memprior.inference.linearized._linearize")
     monkeypatch.setattr(module, "MAX_RANK", 4)
     with pytest.warns(UserWarning, match=r"4 directions leave an error of about .* nats"):
         found = linearize(problem, neglect=0.0)
@@ -142,7 +142,9 @@ def test_budget_ends_with_the_best_there_is(problem, dense, matrix_free, tmp_pat
 
 
 def test_budget_where_jacobians_are_formed(problem, monkeypatch):
-    monkeypatch.setattr(importlib.import_module("ppl_memprior.inference.linearize"), "BLOCK", 2)
+    monkeypatch.setattr(
+        importlib.import_module("ppl_memprior.inference.linearized._linearize"), "BLOCK", 2
+    )
     with pytest.warns(UserWarning, match="the budget ended"):
         found = linearize(problem, max_evaluations=1, neglect=0.0)
     assert np.asarray(found.report.linearized).any()

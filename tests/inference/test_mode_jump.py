@@ -21,7 +21,7 @@ from ppl_memprior import DiffusionMixturePrior, InverseProblem, ModeJump
 from ppl_memprior.comparison import METHODS
 from ppl_memprior.forward import stylized
 from ppl_memprior.inference import default_proposal, mode_jump, nuts
-from ppl_memprior.inference.mode_jump import log_acceptance_ratio
+from ppl_memprior.inference.mcmc.mode_jump._kernel import log_acceptance_ratio
 
 CHAINS, DRAWS = 4, 2500
 

@@ -9,11 +9,11 @@ import pytest
 from numpyro.distributions import constraints
 
 from ppl_memprior import DiffusionMixturePrior, InverseProblem, evidence, linearize, lookup
-from ppl_memprior._method_checks import methods_that_take
 from ppl_memprior.diffusion import dps
 from ppl_memprior.distributions import LearnedPrior
 from ppl_memprior.inference import mode_jump, tempered_smc
-from ppl_memprior.inference.jump_proposal import default_proposal
+from ppl_memprior.inference._method_checks import methods_that_take
+from ppl_memprior.inference.mcmc.mode_jump._proposal import default_proposal
 
 pytestmark = pytest.mark.arithmetic
 

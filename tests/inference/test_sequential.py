@@ -18,7 +18,7 @@ from ppl_memprior import (
     lookup,
 )
 from ppl_memprior.comparison import check_methods
-from ppl_memprior.comparison.datatree import _bandwidth
+from ppl_memprior.comparison.trees.datatree import _bandwidth
 from ppl_memprior.inference import mode_jump, tempered_smc
 
 pytestmark = pytest.mark.arithmetic

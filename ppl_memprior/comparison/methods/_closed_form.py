@@ -10,7 +10,7 @@ from jax.typing import ArrayLike
 
 from ppl_memprior.inference import LinearizedPosterior, LookupPosterior
 from ppl_memprior.inference.draws import Cost, Draws
-from ppl_memprior.problem import InverseProblem
+from ppl_memprior.problem.inverse_problem import InverseProblem
 
 
 def closed_form_draws(

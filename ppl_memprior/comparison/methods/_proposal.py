@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ppl_memprior.comparison.resources import Resources
 from ppl_memprior.inference import JumpProposal, default_proposal
-from ppl_memprior.problem import InverseProblem
+from ppl_memprior.problem.inverse_problem import InverseProblem
 
 
 def shared_proposal(problem: InverseProblem, resources: Resources) -> JumpProposal:

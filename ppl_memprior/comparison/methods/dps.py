@@ -12,7 +12,7 @@ from ppl_memprior.comparison.methods.options import real, whole
 from ppl_memprior.comparison.resources import Resources
 from ppl_memprior.diffusion import check_dps, dps
 from ppl_memprior.inference import Draws
-from ppl_memprior.problem import InverseProblem
+from ppl_memprior.problem.inverse_problem import InverseProblem
 
 
 @dataclass(frozen=True, kw_only=True)

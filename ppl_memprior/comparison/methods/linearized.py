@@ -13,7 +13,7 @@ from ppl_memprior.comparison.methods.method import Method
 from ppl_memprior.comparison.methods.options import real, whole
 from ppl_memprior.comparison.resources import Resources
 from ppl_memprior.inference import Draws, check_linearize, linearize
-from ppl_memprior.problem import InverseProblem
+from ppl_memprior.problem.inverse_problem import InverseProblem
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ import jax
 from ppl_memprior.comparison.methods.options import check_options, require_known
 from ppl_memprior.comparison.resources import Resources
 from ppl_memprior.inference.draws import Draws
-from ppl_memprior.problem import InverseProblem
+from ppl_memprior.problem.inverse_problem import InverseProblem
 
 
 @dataclass(frozen=True, kw_only=True)

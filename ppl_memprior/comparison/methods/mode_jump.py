@@ -19,7 +19,7 @@ from ppl_memprior.inference import (
     check_proposal_fits,
     mode_jump,
 )
-from ppl_memprior.problem import InverseProblem
+from ppl_memprior.problem.inverse_problem import InverseProblem
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ import jax
 from ppl_memprior.comparison.methods._chain import ChainMethod
 from ppl_memprior.comparison.resources import Resources
 from ppl_memprior.inference import Draws, check_nuts, nuts
-from ppl_memprior.problem import InverseProblem
+from ppl_memprior.problem.inverse_problem import InverseProblem
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ from typing import Any
 
 import jax
 
-from ppl_memprior._fingerprint import hash_of
+from ppl_memprior.problem._fingerprint import hash_of
 
 _KEY = "option"
 

@@ -14,7 +14,7 @@ from ppl_memprior.comparison.methods.method import Method
 from ppl_memprior.comparison.methods.options import instance, real, whole
 from ppl_memprior.comparison.resources import Resources
 from ppl_memprior.inference import Cost, Draws, check_correctable, check_psis, psis
-from ppl_memprior.problem import InverseProblem
+from ppl_memprior.problem.inverse_problem import InverseProblem
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,6 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ppl_memprior._method_checks import methods_that_take
 from ppl_memprior.comparison.methods.dps import Dps
 from ppl_memprior.comparison.methods.gibbs import Gibbs
 from ppl_memprior.comparison.methods.linearized import Linearized
@@ -18,7 +17,8 @@ from ppl_memprior.comparison.methods.nuts import Nuts
 from ppl_memprior.comparison.methods.options import nearest, option_names, read_options
 from ppl_memprior.comparison.methods.psis import Psis
 from ppl_memprior.comparison.methods.smc import Smc
-from ppl_memprior.problem import InverseProblem
+from ppl_memprior.inference._method_checks import methods_that_take
+from ppl_memprior.problem.inverse_problem import InverseProblem
 
 # in the order in which a report recommends them: the cheapest first
 _CLASSES: tuple[type[Method], ...] = (*(Lookup, Linearized, Psis, ModeJump, Smc, Gibbs, Nuts, Dps),)

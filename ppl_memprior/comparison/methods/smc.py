@@ -11,12 +11,12 @@ from ppl_memprior.comparison.methods.method import Method
 from ppl_memprior.comparison.methods.options import real, whole
 from ppl_memprior.comparison.resources import Resources
 from ppl_memprior.inference import Draws, check_tempered_smc, tempered_smc
-from ppl_memprior.problem import InverseProblem
+from ppl_memprior.problem.inverse_problem import InverseProblem
 
 
 @dataclass(frozen=True, kw_only=True)
 class Smc(Method):
-    """Temper the likelihood in; see `ppl_memprior.inference.tempered_smc`.
+    """Temper the likelihood in; see `ppl_memprior.inference._tempered_smc`.
 
     Attributes:
         num_particles: particles of each repeat.

@@ -16,7 +16,6 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
 
-from ppl_memprior.comparison.dims import FIELD_DIMS, is_numbered
 from ppl_memprior.comparison.report.figure import ReportFigure
 from ppl_memprior.comparison.report.figures.style import (
     Runs,
@@ -26,6 +25,7 @@ from ppl_memprior.comparison.report.figures.style import (
     units_of,
     whole_numbers,
 )
+from ppl_memprior.comparison.trees.dims import FIELD_DIMS, is_numbered
 
 FLATTEST, STEEPEST = 0.3, 1.7  # height over width of a panel; fields beyond are stretched
 

@@ -1,0 +1,1 @@
+"""Draws as labelled trees with the groups that ArviZ reads, made and stored."""

@@ -1,0 +1,1 @@
+"""Sums over stored examples: screening, plain differences, and the choice between them."""

@@ -1,0 +1,320 @@
+"""Log-density, score, responsibilities, posterior mean and nearest ones of stored examples.
+
+Everything here is about one density, the mixture sum_n pi_n N(x; alpha x_n, sigma^2 I) over
+examples x_n, and its limit sigma -> 0; see Siahkoohi & Sabeddu, arXiv:2603.19629. Arrays are flat:
+queries (Q, d), alpha and sigma (Q,), and weights as log-weights (N,), or as `Weights` where those
+of zero may be differentiated. How the sums over examples are made fast and accurate is left to
+`mixtures`; event and batch shapes, names and checks to the distributions.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ppl_memprior.distributions._mixture.differences import (
+    CHUNK_ELEMENTS,
+    in_groups,
+    map_queries,
+    norm,
+    over_blocks,
+)
+from ppl_memprior.distributions._mixture.examples import Examples
+from ppl_memprior.distributions._mixture.mixtures import (
+    CHUNK_QUERIES,
+    TOGETHER,
+    any_of,
+    evaluate,
+)
+from ppl_memprior.distributions._mixture.screening import FEW, screen
+from ppl_memprior.distributions._mixture.sums import Mixture, rows_at_once
+from ppl_memprior.distributions._mixture.weights import Weights, ratio_terms
+
+
+def _normalized(mixture: Mixture) -> tuple[jax.Array, jax.Array]:
+    """Return log sum_n exp(logit_n), (...), and the responsibilities, (..., K)."""
+    largest = jax.lax.stop_gradient(jnp.max(mixture.logits, axis=-1, keepdims=True))
+    shares = jnp.exp(mixture.logits - largest)
+    total = jnp.sum(shares, axis=-1, keepdims=True)
+    return jnp.squeeze(largest + jnp.log(total), -1), shares / total
+
+
+def _log_density_of(mixture: Mixture) -> jax.Array:
+    normalizer = -mixture.d * (jnp.log(mixture.sigma) + 0.5 * math.log(2 * math.pi))
+    return _normalized(mixture)[0] + normalizer
+
+
+def _score_of(mixture: Mixture) -> jax.Array:
+    return -mixture.weigh(_normalized(mixture)[1]) / mixture.sigma[..., None]
+
+
+def _log_density_and_score_of(mixture: Mixture) -> tuple[jax.Array, jax.Array]:
+    return _log_density_of(mixture), _score_of(mixture)
+
+
+def _mean_of(mixture: Mixture) -> jax.Array:
+    return mixture.average(_normalized(mixture)[1])
+
+
+def _responsibilities_of(mixture: Mixture) -> jax.Array:
+    return mixture.spread(_normalized(mixture)[1])
+
+
+@jax.jit
+def score(
+    queries: jax.Array,
+    examples: Examples,
+    weights: jax.Array | Weights,
+    alpha: jax.Array,
+    sigma: jax.Array,
+) -> jax.Array:
+    """Return the gradient of the log-density with respect to the queries, shape (Q, d).
+
+    The score is sum_n r_n (alpha x_n - x) / sigma^2, summed over differences: the equal expression
+    (alpha sum_n r_n x_n - x) / sigma^2 cancels when the examples lie far from the origin.
+    """
+    zeros, *arguments = _arguments(queries, examples, weights, alpha, sigma)
+    value = evaluate(_score_of, *arguments)
+    if zeros is None:
+        return value
+
+    def terms(mixture: Mixture, share: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return jnp.sum(share, axis=-1), -mixture.weigh(share) / mixture.sigma[..., None]
+
+    total, more = ratio_terms(terms, _log_density, zeros, *arguments)
+    return (value + more) / (1 + total)[:, None]
+
+
+@jax.custom_jvp
+def _log_density(
+    queries: jax.Array,
+    examples: Examples,
+    log_weights: jax.Array,
+    alpha: jax.Array,
+    sigma: jax.Array,
+) -> jax.Array:
+    return evaluate(_log_density_of, queries, examples, log_weights, alpha, sigma)
+
+
+@partial(_log_density.defjvp, symbolic_zeros=True)
+def _log_density_jvp(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
+    """Derive by the score with respect to queries, by ordinary rules for the rest."""
+    queries, *parameters = primals
+    query_tangent, *parameter_tangents = tangents
+    value, value_score = evaluate(_log_density_and_score_of, *primals)
+    tangent = jnp.zeros_like(value)
+    if not _is_zero(query_tangent):
+        tangent += jnp.sum(value_score * query_tangent, axis=-1)
+
+    leaves, structure = jax.tree.flatten(parameters)
+    leaf_tangents = jax.tree.leaves(parameter_tangents)
+    moving = [i for i, t in enumerate(leaf_tangents) if not _is_zero(t)]
+    if moving:
+
+        def of_moving(*moved: jax.Array) -> jax.Array:
+            arguments = list(leaves)
+            for i, argument in zip(moving, moved, strict=True):
+                arguments[i] = argument
+            return evaluate(_log_density_of, queries, *jax.tree.unflatten(structure, arguments))
+
+        _, parameter_tangent = jax.jvp(
+            of_moving,
+            tuple(leaves[i] for i in moving),
+            tuple(leaf_tangents[i] for i in moving),
+        )
+        tangent += parameter_tangent
+    return value, tangent
+
+
+def _is_zero(tangent: object) -> bool:
+    return isinstance(tangent, jax.custom_derivatives.SymbolicZero)
+
+
+@jax.jit
+def log_density(
+    queries: jax.Array,
+    examples: Examples,
+    weights: jax.Array | Weights,
+    alpha: jax.Array,
+    sigma: jax.Array,
+) -> jax.Array:
+    """Return log sum_n pi_n N(x; alpha x_n, sigma^2 I), shape (Q,).
+
+    Its derivative with respect to the queries is `score`, not the derivative of the log-sum-exp.
+    Derivatives of every order, with respect to every argument, are finite wherever the density is
+    positive in floating point.
+    """
+    zeros, *arguments = _arguments(queries, examples, weights, alpha, sigma)
+    value = _log_density(*arguments)
+    if zeros is None:
+        return value
+    return value + jnp.log1p(
+        ratio_terms(lambda _, share: jnp.sum(share, axis=-1), _log_density, zeros, *arguments)
+    )
+
+
+def _arguments(
+    queries: jax.Array,
+    examples: Examples,
+    weights: jax.Array | Weights,
+    alpha: jax.Array,
+    sigma: jax.Array,
+) -> Any:
+    """Return the weights' zeros, then the arguments with log-weights, all in one precision."""
+    held = weights if isinstance(weights, Weights) else Weights(weights)
+    queries, examples, held, alpha, sigma = _promote(queries, examples, held, alpha, sigma)
+    return held.zeros, queries, examples, held.logarithms, alpha, sigma
+
+
+def _promote(*arguments: Any) -> Any:
+    dtype = jnp.result_type(*jax.tree.leaves(arguments))
+    return jax.tree.map(lambda a: a.astype(dtype), arguments)
+
+
+@jax.jit
+def responsibilities(
+    queries: jax.Array,
+    examples: Examples,
+    weights: jax.Array | Weights,
+    alpha: jax.Array,
+    sigma: jax.Array,
+) -> jax.Array:
+    """Return r_n(x) = softmax_n(log pi_n - |x - alpha x_n|^2 / (2 sigma^2)), shape (Q, N)."""
+    zeros, *arguments = _arguments(queries, examples, weights, alpha, sigma)
+    value = evaluate(_responsibilities_of, *arguments)
+    if zeros is None:
+        return value
+    share = ratio_terms(lambda _, share: share, _log_density, zeros, *arguments)
+    return (value + share) / (1 + jnp.sum(share, axis=-1, keepdims=True))
+
+
+@jax.jit
+def posterior_mean(
+    queries: jax.Array,
+    examples: Examples,
+    weights: jax.Array | Weights,
+    alpha: jax.Array,
+    sigma: jax.Array,
+) -> jax.Array:
+    """Return sum_n r_n(x) x_n, shape (Q, d).
+
+    It is the most responsible example, bit for bit, when no other one counts.
+    """
+    zeros, *arguments = _arguments(queries, examples, weights, alpha, sigma)
+    value = evaluate(_mean_of, *arguments)
+    if zeros is None:
+        return value
+
+    def terms(mixture: Mixture, share: jax.Array) -> tuple[jax.Array, jax.Array]:
+        total = jnp.sum(share, axis=-1)
+        # averages are taken about a centre, as if responsibilities added to one
+        centre = mixture.average(jnp.zeros_like(share))
+        return total, mixture.average(share) - (1 - total)[:, None] * centre
+
+    total, more = ratio_terms(terms, _log_density, zeros, *arguments)
+    return (value + more) / (1 + total)[:, None]
+
+
+@partial(jax.jit, static_argnames="k")
+def nearest(queries: jax.Array, examples: Examples, k: int) -> tuple[jax.Array, jax.Array]:
+    """Return the distances |x - x_n| of the `k` nearest examples and their indices, (Q, k) each.
+
+    In ascending order; of examples at the same distance, the one stored first comes first.
+    """
+    queries, examples = _promote(queries, examples)
+    num, table = examples.num, examples.table
+
+    def of_all(queries: jax.Array) -> tuple[jax.Array, jax.Array]:
+        def part(start: jax.Array, size: int) -> jax.Array:
+            return norm(queries[:, None] - examples.block(start, size))
+
+        distance = over_blocks(part, num, rows_at_once(examples))
+        order = jnp.argsort(distance, axis=1, stable=True)[:, :k]
+        return jnp.take_along_axis(distance, order, axis=1), order.astype(jnp.int32)
+
+    if table is None or k + FEW >= num:
+        return in_groups(
+            of_all, max(1, CHUNK_ELEMENTS // (rows_at_once(examples) * examples.d)), queries
+        )
+
+    def chunk(queries: jax.Array) -> tuple[jax.Array, jax.Array]:
+        ones = jnp.ones(len(queries), queries.dtype)
+        unit = table.unit * ones
+        weights = jnp.zeros(num, queries.dtype)
+        found = screen(queries, examples, weights, ones, unit, k=k + FEW)
+        distance = map_queries(
+            lambda query, where: norm(query - examples.take(where)),
+            found.indices.shape[1] * examples.d,
+            queries,
+            found.indices,
+        )
+        distance, index = (
+            field[:, :k] for field in jax.lax.sort((distance, found.indices), num_keys=2)
+        )
+        bound = table.unit * jnp.sqrt(jnp.maximum(0, -2 * found.rest))
+        # A distance by plain differences is off by less than a thousandth of what screening allows.
+        missed = ~(distance[:, -1] < 0.999 * bound)
+
+        def again() -> tuple[jax.Array, jax.Array]:
+            return in_groups(
+                lambda wanted, queries, *found: jax.lax.cond(
+                    any_of(wanted), lambda: of_all(queries), lambda: found
+                ),
+                TOGETHER,
+                missed,
+                queries,
+                distance,
+                index,
+            )
+
+        return jax.lax.cond(any_of(missed), again, lambda: (distance, index))
+
+    return in_groups(chunk, CHUNK_QUERIES, queries)
+
+
+@jax.jit
+def matching_log_weight(queries: jax.Array, examples: Examples, weights: Weights) -> jax.Array:
+    """Return the log of the summed weights of the examples equal to each query, shape (Q,).
+
+    Minus infinity, with derivative zero, where no example of positive weight equals the query.
+    """
+    log_weights, zeros = weights
+
+    def one(query: jax.Array) -> jax.Array:
+        equal = jnp.all(query == examples.rows, axis=-1)
+        matches = equal & (log_weights > -jnp.inf)
+        any_match = jnp.any(matches)
+        # Where nothing matches the sum is empty; a stand-in keeps its derivative from being NaN.
+        chosen = jnp.where(matches | ~any_match, log_weights, -jnp.inf)
+        total = jax.nn.logsumexp(chosen)
+        if zeros is not None:
+            total += jnp.log1p(jnp.sum(jnp.where(equal, zeros, 0)) * jnp.exp(-total))
+        return jnp.where(any_match, total, -jnp.inf)
+
+    return map_queries(one, examples.num * examples.d, queries)
+
+
+@jax.jit
+def nearest_responsibilities(queries: jax.Array, examples: Examples, weights: Weights) -> jax.Array:
+    """Return the limit of `responsibilities` for alpha = 1 and sigma -> 0, shape (Q, N).
+
+    All the weight is on the nearest example of positive weight; examples at exactly the same
+    distance share it in proportion to their weights.
+    """
+    log_weights, zeros = weights
+
+    def one(query: jax.Array) -> jax.Array:
+        distance = norm(query - examples.rows)
+        nearest = distance == jnp.min(jnp.where(log_weights > -jnp.inf, distance, jnp.inf))
+        logits = jnp.where(nearest, log_weights, -jnp.inf)
+        shares = jax.nn.softmax(logits)
+        if zeros is None:
+            return shares
+        more = jnp.where(nearest, zeros, 0) * jnp.exp(-jax.nn.logsumexp(logits))
+        return (shares + more) / (1 + jnp.sum(more))
+
+    return map_queries(one, examples.num * examples.d, queries)

@@ -1,0 +1,1 @@
+"""Any PyTorch function as a JAX function."""

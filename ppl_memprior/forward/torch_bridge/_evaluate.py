@@ -1,0 +1,380 @@
+"""The PyTorch side of the bridge: values and tangents of a function of tensors.
+
+Evaluators with one signature read input tensors and fill output tensors, for a single call or for a
+batch. Nothing here may call JAX, which is waiting for the result; what the batch axes mean to JAX
+is decided in `_primitives`. The graph that a forward pass leaves is kept by `_graphs`
+and differentiated by `_cotangents`. PyTorch is imported when it is first needed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Any, NamedTuple
+
+from ppl_memprior.forward.torch_bridge import _graphs as graphs
+from ppl_memprior.forward.torch_bridge import _missing as missing_derivatives
+from ppl_memprior.forward.torch_bridge._graphs import NO_GRAPH, STORE, Graph, token
+
+_INSTALL = "pip install 'ppl_memprior[fwi]'"
+# PyTorch counts the levels of forward mode in a global variable: two threads in it would share one.
+_FORWARD_MODE = threading.RLock()
+
+
+def require(module: str) -> ModuleType:
+    """Import an optional module.
+
+    Args:
+        module: the name of the module.
+
+    Returns:
+        The module.
+
+    Raises:
+        ImportError: it cannot be imported; the message says how to install it.
+    """
+    if sys.modules.get(module) is not None:
+        return sys.modules[module]
+    # Threads that spin while they wait for work take the processor from JAX's threads: on two busy
+    # cores a gradient took up to 80 times as long. Read once, when OpenMP is first loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise ImportError(
+            f"This needs the Python package {module!r}, which could not be imported ({error}). "
+            f"Install it with: {_INSTALL}"
+        ) from error
+
+
+@dataclass(frozen=True, eq=False)
+class Functions:
+    """A PyTorch function from tensors to a tuple of tensors, alone and batched.
+
+    Attributes:
+        number: its own, by which its graphs are known.
+        name: for error messages.
+        single: the function.
+        batched: the function with a leading axis on all arguments and results, or None.
+        max_batch: how long that axis may be, or None.
+        linear: whether it is linear in all its arguments of floating dtype together.
+        sizes: how often a graph of each kind was recorded, and its size, bytes.
+        independent: which results were found not to depend on which arguments, though on others.
+    """
+
+    number: int
+    name: str
+    single: Callable[..., tuple[Any, ...]]
+    batched: Callable[..., tuple[Any, ...]] | None
+    max_batch: int | None
+    linear: bool = False
+    sizes: dict[Any, tuple[int, int]] = field(default_factory=dict)
+    independent: set[Any] = field(default_factory=set)
+
+
+class Layout(NamedTuple):
+    """How the operands of one call are arranged; static, so part of a compiled call.
+
+    Attributes:
+        batch: length of the leading batch axis, None where there is none.
+        mapped: for every operand, whether it has the batch axis (the others are shared).
+        num_primals: how many of the operands are the function's own arguments. What follows them
+            is a token (where a graph may exist) and the tangents or cotangents.
+        wrt: the arguments that tangents are given for or cotangents are asked for.
+        constant: the results whose derivative the caller declared to be zero.
+    """
+
+    batch: int | None
+    mapped: tuple[bool, ...]
+    num_primals: int
+    wrt: tuple[int, ...] = ()
+    constant: tuple[int, ...] = ()
+
+    @property
+    def one_point(self) -> bool:
+        """Whether all elements of the batch share the function's arguments."""
+        return self.batch is None or not any(self.mapped[: self.num_primals])
+
+
+Tensors = Sequence[Any]
+
+
+def evaluate_value(functions: Functions, layout: Layout, inputs: Tensors, outputs: Tensors) -> None:
+    """Fill `outputs` with the values of the function."""
+    with private(inputs) as inputs, require("torch").no_grad():
+        for fn, where, args in _slices(functions, layout, inputs):
+            store(functions, outputs, where, fn(*args))
+
+
+def evaluate_record(
+    functions: Functions, layout: Layout, inputs: Tensors, outputs: Tensors
+) -> None:
+    """Fill `outputs` with the values of the function and the tokens of the graphs that are kept."""
+    torch = require("torch")
+    *values_out, token_out = outputs
+    kept, nbytes, largest = 0, 0, 0
+    with private(inputs) as inputs:
+        for fn, where, args in _slices(functions, layout, inputs):
+            length = where.stop - where.start if isinstance(where, slice) else None
+            if kept and (nbytes + largest > graphs.MAX_BYTES or kept == graphs.MAX_GRAPHS):
+                # One more would push out those that this batch has kept already.
+                number = NO_GRAPH
+                with torch.no_grad():
+                    values = fn(*args)
+            else:
+                graph, values = record(functions, layout, args, length)
+                graph.nbytes = size(functions, graph)
+                number = STORE.keep(graph)
+                kept, nbytes = kept + 1, nbytes + graph.nbytes
+                largest = max(largest, graph.nbytes)
+            store(functions, values_out, where, values)
+            words = token(number) if length is None else [token(number, i) for i in range(length)]
+            token_out[where].copy_(torch.tensor(words, dtype=token_out.dtype))
+
+
+def evaluate_push(functions: Functions, layout: Layout, inputs: Tensors, outputs: Tensors) -> None:
+    """Fill `outputs` with the values and the Jacobian times tangents, from one pass."""
+    torch = require("torch")
+    with private(inputs) as inputs:
+        for k, (fn, where, args) in enumerate(_slices(functions, layout, inputs)):
+            primals, tangents = args[: layout.num_primals], args[layout.num_primals :]
+            values: Tensors
+            if functions.linear:
+                with torch.no_grad():
+                    values = fn(*primals)
+                pushed = _along(layout, fn, primals, tangents)
+            else:
+                values, pushed = push(functions, layout, fn, primals, tangents)
+            count = len(outputs) - len(pushed)
+            store(functions, outputs[count:], where, pushed)
+            if layout.batch is None or not layout.one_point:
+                store(functions, outputs[:count], where, values)
+            elif k == 0:
+                first = [v[0] for v in values] if isinstance(where, slice) else values
+                store(functions, outputs[:count], (), first)
+        if layout.batch == 0 and layout.one_point:
+            only = functions.single(*inputs[: layout.num_primals])
+            store(functions, outputs[: len(only)], (), only)
+
+
+def evaluate_tangents(
+    functions: Functions, layout: Layout, inputs: Tensors, outputs: Tensors
+) -> None:
+    """Fill `outputs` with the Jacobian times tangents, by forward-mode differentiation."""
+    with private(inputs) as inputs:
+        for fn, where, args in _slices(functions, layout, inputs):
+            primals, tangents = args[: layout.num_primals], args[layout.num_primals + 1 :]
+            if functions.linear:
+                pushed = _along(layout, fn, primals, tangents)
+            else:
+                _, pushed = push(functions, layout, fn, primals, tangents)
+            store(functions, outputs, where, pushed)
+
+
+# --- calls of the user's function -----------------------------------------------------------------
+
+
+def _slices(
+    functions: Functions, layout: Layout, tensors: Tensors
+) -> Iterator[tuple[Callable[..., tuple[Any, ...]], Any, list[Any]]]:
+    """The calls that make up one batch: (what to call, where its results go, its operands)."""
+    pairs = list(zip(tensors, layout.mapped, strict=True))
+    if layout.batch is None:
+        yield functions.single, (), list(tensors)
+    elif functions.batched is None:
+        for i in range(layout.batch):
+            yield functions.single, i, [t[i] if m else t for t, m in pairs]
+    else:
+        step = functions.max_batch or max(layout.batch, 1)
+        for start in range(0, layout.batch, step):
+            rows = range(start, min(start + step, layout.batch))
+            yield functions.batched, slice(start, rows.stop), [gather(t, m, rows) for t, m in pairs]
+
+
+def gather(tensor: Any, mapped: bool, rows: Sequence[int]) -> Any:
+    """Some elements of a batch, without a copy where they follow each other."""
+    if not mapped:
+        return tensor.expand(len(rows), *tensor.shape)
+    if all(row == rows[0] + k for k, row in enumerate(rows)):
+        return tensor[rows[0] : rows[-1] + 1]
+    return tensor[list(rows)]
+
+
+def push(
+    functions: Functions,
+    layout: Layout,
+    fn: Callable[..., tuple[Any, ...]],
+    operands: Tensors,
+    tangents: Tensors,
+) -> tuple[list[Any], tuple[Any, ...]]:
+    """All values, and the tangents of those of floating dtype."""
+    # Forward mode writes beside its operands, which repeated (expanded) memory does not allow.
+    primals = [primal.contiguous() for primal in operands]
+    along = {i: tangent.contiguous() for i, tangent in zip(layout.wrt, tangents, strict=True)}
+    values, pushed = _forward_mode(fn, primals, along)
+
+    def of_all(floating: Sequence[int]) -> list[bool]:
+        zeros = {i: primals[i].new_zeros(primals[i].shape) for i in floating}
+        _, of_each = _forward_mode(fn, primals, zeros)
+        return [tangent is not None for tangent in of_each]
+
+    missing = [k for k, v in enumerate(values) if v.is_floating_point() and pushed[k] is None]
+    missing_derivatives.check(functions, layout, primals, values, missing, of_all)
+    torch = require("torch")
+    derivatives = (
+        torch.zeros_like(value) if tangent is None or k in layout.constant else tangent
+        for k, (value, tangent) in enumerate(zip(values, pushed, strict=True))
+        if value.is_floating_point()
+    )
+    return values, tuple(derivatives)
+
+
+def _forward_mode(
+    fn: Callable[..., tuple[Any, ...]], primals: Tensors, along: dict[int, Any]
+) -> tuple[list[Any], list[Any]]:
+    """All values and their tangents; None where PyTorch found no tangent."""
+    torch = require("torch")
+    floating: list[bool] = []
+    found: list[bool] = []
+
+    def of_active(*active: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+        merged = list(primals)
+        for i, value in zip(along, active, strict=True):
+            merged[i] = value
+        values = fn(*merged)
+        floating[:] = [value.is_floating_point() for value in values]
+        pairs = list(zip(values, floating, strict=True))
+        smooth = tuple(v for v, f in pairs if f)
+        unpack = torch.autograd.forward_ad.unpack_dual
+        found[:] = [unpack(value).tangent is not None for value in smooth]
+        return smooth, tuple(v for v, f in pairs if not f)
+
+    with _FORWARD_MODE, missing_derivatives.explained():
+        smooth, derivatives, others = torch.func.jvp(
+            of_active, tuple(primals[i] for i in along), tuple(along.values()), has_aux=True
+        )
+    tangents = (d if there else None for d, there in zip(derivatives, found, strict=True))
+    pairs = {
+        True: iter(zip(smooth, tangents, strict=True)),
+        False: iter([(other, None) for other in others]),
+    }
+    both = [next(pairs[is_floating]) for is_floating in floating]
+    return [value for value, _ in both], [tangent for _, tangent in both]
+
+
+def _along(
+    layout: Layout, fn: Callable[..., tuple[Any, ...]], primals: Tensors, tangents: Tensors
+) -> tuple[Any, ...]:
+    """Tangents of the floating values of a linear function: its values at the tangents."""
+    torch = require("torch")
+    args = [torch.zeros_like(p) if p.is_floating_point() else p for p in primals]
+    for i, tangent in zip(layout.wrt, tangents, strict=True):
+        args[i] = tangent
+    with torch.no_grad():
+        values = fn(*args)
+    return tuple(
+        torch.zeros_like(value) if k in layout.constant else value
+        for k, value in enumerate(values)
+        if value.is_floating_point()
+    )
+
+
+def record(
+    functions: Functions, layout: Layout, operands: Tensors, length: int | None
+) -> tuple[Graph, tuple[Any, ...]]:
+    """Run the function forward, recording it; the graph and all values."""
+    fn = functions.single if length is None else functions.batched
+    assert fn is not None
+    primals = operands[: layout.num_primals]
+    leaves, values = _reverse_mode(fn, primals, layout.wrt)
+
+    def of_all(floating: Sequence[int]) -> list[bool]:
+        every, again = _reverse_mode(fn, primals, floating)
+        return [graphs.reaches(value, every.values()) for value in again]
+
+    missing = [
+        k
+        for k, value in enumerate(values)
+        if value.is_floating_point() and not graphs.reaches(value, leaves.values())
+    ]
+    missing_derivatives.check(functions, layout, primals, values, missing, of_all)
+    values = tuple(v.detach() if k in layout.constant else v for k, v in enumerate(values))
+    floating = tuple(value for value in values if value.is_floating_point())
+    return Graph(functions.number, length, leaves, floating), values
+
+
+def _reverse_mode(
+    fn: Callable[..., tuple[Any, ...]], primals: Tensors, wrt: Sequence[int]
+) -> tuple[dict[int, Any], tuple[Any, ...]]:
+    """Leaves for some of the arguments, and the values recorded from them."""
+    args = list(primals)
+    for i in wrt:
+        args[i] = args[i].detach().requires_grad_()
+    with require("torch").enable_grad(), missing_derivatives.explained():
+        return {i: args[i] for i in wrt}, fn(*args)
+
+
+def size(functions: Functions, graph: Graph) -> int:
+    """Bytes of a graph, measured now and then: it depends on the arguments' shapes."""
+    leaves = tuple((i, leaf.shape, leaf.dtype) for i, leaf in graph.leaves.items())
+    count, nbytes = functions.sizes.get((graph.length, leaves), (0, 0))
+    if count & (count + 1) == 0:
+        nbytes = max(nbytes, graphs.measure(graph.values))
+    functions.sizes[graph.length, leaves] = count + 1, nbytes
+    return nbytes
+
+
+# --- what crosses to and from JAX -----------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def private(tensors: Tensors) -> Iterator[list[Any]]:
+    """Copies of JAX's buffers; notice a function that changes them.
+
+    JAX's arrays never change, and JAX uses its buffers again. PyTorch cannot make a tensor that is
+    read-only, so it never gets one of them.
+    """
+    copies = [tensor.clone() for tensor in tensors]
+    yield copies
+    if not all(map(_unchanged, copies, tensors)):
+        raise ValueError(
+            "an argument was changed in place (the caller's array is unharmed); other calls of the "
+            "function may be given the same tensor. Clone it before changing it."
+        )
+
+
+def _unchanged(copy: Any, original: Any) -> bool:
+    """Whether PyTorch counted no change of a copy, and, where that is cheap, there was none."""
+    if copy._version:
+        return False
+    if copy.device.type != "cpu":  # NumPy cannot write there, and a comparison would wait
+        return True
+    torch = require("torch")
+    bits = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[copy.element_size()]
+    return torch.equal(copy.view(bits), original.view(bits))  # a NaN equals itself
+
+
+def store(functions: Functions, outputs: Tensors, where: Any, values: Tensors) -> None:
+    """Copy results to where JAX wants them, refusing to broadcast."""
+    if len(values) != len(outputs):
+        raise ValueError(
+            f"{functions.name}: returned {len(values)} tensors where {len(outputs)} are expected."
+        )
+    for output, value in zip(outputs, values, strict=True):
+        target = output[where]
+        if value.shape != target.shape or value.is_complex():
+            raise ValueError(
+                f"{functions.name}: returned shape {tuple(value.shape)} ({value.dtype}) where "
+                f"{tuple(target.shape)} ({target.dtype}) is expected; the shape of the result may "
+                "depend on the shapes of the arguments only."
+            )
+        if isinstance(where, list):
+            output[where] = value.detach().to(output.dtype)
+        else:
+            target.copy_(value.detach())

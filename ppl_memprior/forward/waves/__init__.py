@@ -1,0 +1,1 @@
+"""The wave equations on Deepwave."""

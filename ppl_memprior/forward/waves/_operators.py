@@ -1,0 +1,359 @@
+"""Four wave equations as JAX functions of the subsurface, propagated by Deepwave.
+
+Each is what Deepwave solves, stated with its fields, units and the conditions under which it is
+stable; settings, checks and batches are left to `wave_equation` and `_propagate`.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ppl_memprior._arrays import real_array
+from ppl_memprior.forward.torch_bridge._evaluate import require
+from ppl_memprior.forward.waves._limits import (
+    Limits,
+    checked_range,
+    density_limits,
+    shear_limits,
+    velocity_limits,
+)
+from ppl_memprior.forward.waves._propagate import Physics, Relation, Shots, deepwave
+from ppl_memprior.forward.waves._wave_equation import WaveEquation
+
+# Sum of the absolute coefficients of the staggered first derivative by order of accuracy; a
+# staggered scheme is stable for Courant numbers up to its inverse.
+_STAGGERED_SUM = {2: 1.0, 4: 7 / 6, 6: 149 / 120, 8: 2161 / 1680}
+_COURANT = 0.6  # Deepwave's own choice
+
+# The channels of Deepwave, whose first axis is y, by the names used here.
+_RECEIVERS = {"pressure": "p", "vz": "y", "vx": "x"}
+_SOURCES = {"explosion": "pressure_rate", "fz": "y", "fx": "x"}
+
+
+@dataclass(frozen=True, eq=False)
+class ScalarWave(WaveEquation):
+    """Acoustic waves of constant density: velocity to recorded pressure.
+
+    Solves v^-2 d2u/dt2 = laplacian(u) - f, where f is the wavelet in the cells of the sources and
+    zero elsewhere, and records u. u has the unit of f times m^2. All settings are those of
+    `WaveEquation`, as is what they raise.
+    """
+
+    def __call__(self, v: jax.typing.ArrayLike) -> jax.Array:
+        """Data recorded in a velocity model.
+
+        Args:
+            v: velocity, m/s, shape (nz, nx), float32 or float64.
+
+        Returns:
+            Pressure at the receivers, shape (shots, receivers, nt), of the dtype of `v`; shape
+            (shots, receivers, frequencies, 2) with `frequencies`. While JAX traces (`jit`, `vmap`,
+            `grad`) the values are not known, so a model with a velocity that is not finite or not
+            in (0, max_velocity], or all of whose velocities are too slow for the grid, gets data
+            (and gradients) of NaN, which every sampler rejects; the other models of a batch are not
+            affected.
+
+        Raises:
+            ValueError: a model of another shape; outside of a trace also a velocity that is not
+                finite or not in (0, max_velocity], and a model whose highest velocity has less than
+                one grid cell per wavelength at the peak frequency, as one in km/s has.
+        """
+        return self._apply(v)
+
+    def _physics(self) -> Physics:
+        def solve(fields: Sequence[Any], shots: Shots, settings: dict[str, Any]) -> Any:
+            return deepwave().scalar(
+                fields[0],
+                source_amplitudes=shots.amplitudes,
+                source_locations=shots.sources,
+                receiver_locations=shots.receivers,
+                **settings,
+            )[-1][:, None]
+
+        limits = (velocity_limits("velocity", *self._speeds),)
+        highest = _highest_float32(self.max_velocity)
+        return Physics(limits, solve, highest, histories=1, cells=self.survey.shape)
+
+
+@dataclass(frozen=True, eq=False)
+class ScalarBorn(WaveEquation):
+    """Acoustic waves scattered once: a linear function of a velocity perturbation.
+
+    With u the wavefield of `ScalarWave` in the background velocity v, solves
+
+        v^-2 d2w/dt2 = laplacian(w) + 2 v^-3 dv d2u/dt2
+
+    and records w. So it is the derivative of `ScalarWave` at v along dv, to rounding; the gradient
+    of half its squared misfit is a reverse time migration. JAX knows that it is linear:
+    `jax.linear_transpose` works, and second derivatives are zero. Settings that are not named here
+    are those of `WaveEquation`.
+
+    Args:
+        velocity: background velocity v, m/s, shape (nz, nx), in (0, max_velocity].
+
+    Raises:
+        ImportError: see `WaveEquation`.
+        ValueError: see `WaveEquation`; also a background that is not a velocity model.
+    """
+
+    velocity: ArrayLike = field(kw_only=True, repr=False)
+
+    def __call__(self, dv: jax.typing.ArrayLike) -> jax.Array:
+        """Data scattered by a velocity perturbation.
+
+        Args:
+            dv: perturbation of the velocity, m/s, shape (nz, nx), float32 or float64. Any finite
+                value: nothing is assumed to be small.
+
+        Returns:
+            Scattered pressure at the receivers, shape and dtype as of `ScalarWave`. NaN for a
+            perturbation that is not finite, where its values are not known.
+
+        Raises:
+            ValueError: a perturbation of another shape; outside of a trace also one that is not
+                finite.
+        """
+        return self._apply(dv)
+
+    def _physics(self) -> Physics:
+        background = np.array(real_array("velocity", self.velocity), dtype=np.float64)
+        self._check_shape("background velocity", background.shape)
+        velocity_limits("background velocity", *self._speeds).check(background)
+        background.setflags(write=False)
+        object.__setattr__(self, "velocity", background)
+        # It tells of a change since older versions of Deepwave, which concerns nobody here.
+        warnings.filterwarnings(
+            "ignore", "dv is non-zero in the outermost cells", deepwave().MigrationWarning
+        )
+
+        def solve(fields: Sequence[Any], shots: Shots, settings: dict[str, Any]) -> Any:
+            v = require("torch").tensor(background, dtype=fields[0].dtype, device=fields[0].device)
+            return deepwave().scalar_born(
+                v,
+                dv=fields[0],
+                source_amplitudes=shots.amplitudes,
+                source_locations=shots.sources,
+                sc_receiver_locations=shots.receivers,
+                **settings,
+            )[-1][:, None]
+
+        limits = (Limits("velocity perturbation", "m/s"),)
+        highest = _highest_float32(self.max_velocity)
+        # Deepwave has no forward mode for it, which a linear function does not need.
+        return Physics(limits, solve, highest, histories=1, cells=self.survey.shape, linear=True)
+
+
+@dataclass(frozen=True, eq=False)
+class AcousticWave(WaveEquation):
+    """Acoustic waves of variable density: velocity and density to recorded pressure.
+
+    Solves, on a staggered grid,
+
+        rho dq/dt = -grad(p),    1 / (rho v^2) dp/dt = -div(q) + s
+
+    for the pressure p, Pa, and the particle velocity q, m/s, where s is the wavelet in the cells of
+    the sources: an injected volume per volume and time, 1/s. Records p. A source's sample acts half
+    a time step (of the ones inside) after the pressure of the same index is recorded. Settings that
+    are not named here are those of `WaveEquation`.
+
+    Args:
+        density_range: lowest and highest density that a model may have, kg/m^3. A large contrast
+            takes smaller time steps to be stable.
+
+    Raises:
+        ImportError: see `WaveEquation`.
+        ValueError: see `WaveEquation`; also a range of densities that is not one.
+    """
+
+    density_range: Sequence[float] = field(default=(1000.0, 3000.0), kw_only=True)
+
+    def __call__(self, v: jax.typing.ArrayLike, rho: jax.typing.ArrayLike) -> jax.Array:
+        """Data recorded in a model of velocity and density.
+
+        Args:
+            v: velocity, m/s, shape (nz, nx), in (0, max_velocity].
+            rho: density, kg/m^3, shape (nz, nx), in `density_range`.
+
+        Returns:
+            Pressure at the receivers, Pa, shape and dtype as of `ScalarWave`, also its NaN for
+            models outside of these limits.
+
+        Raises:
+            ValueError: as of `ScalarWave`.
+        """
+        return self._apply(v, rho)
+
+    def _physics(self) -> Physics:
+        def solve(fields: Sequence[Any], shots: Shots, settings: dict[str, Any]) -> Any:
+            return (
+                deepwave()
+                .acoustic(
+                    *fields,
+                    source_amplitudes_volume_rate=shots.amplitudes,
+                    source_locations_volume_rate=shots.sources,
+                    receiver_locations_p=shots.receivers,
+                    **settings,
+                )
+                .receiver_amplitudes_p[:, None]
+            )
+
+        low, high = checked_range(self.density_range, self.max_velocity)
+        object.__setattr__(self, "density_range", (low, high))
+        return Physics(
+            (
+                velocity_limits("velocity", *self._speeds),
+                density_limits(low, high),
+            ),
+            solve,
+            self.max_velocity * _staggered_factor(self.accuracy, high / low),
+            histories=3,
+            cells=self.survey.shape,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class ElasticWave(WaveEquation):
+    """Elastic waves in the plane (P and SV): velocities and density to what receivers record.
+
+    Solves, on a staggered grid,
+
+        rho dq/dt = div(sigma) + f,
+        dsigma/dt = lambda div(q) I + mu (grad(q) + grad(q)^T) - s I
+
+    for the particle velocity q, m/s, and the stress sigma, Pa, with the Lame parameters
+    lambda = rho (vp^2 - 2 vs^2) and mu = rho vs^2. The wavelet is s, a pressure per time, Pa/s
+    (`source` "explosion"), or a component of f, a force per volume, N/m^3 ("fz", down, and "fx").
+    Particle velocity and force are half a cell below (vz, fz) or beyond (vx, fx) the cell of their
+    receiver or source; one row and one column are added behind the last ones, with their values, to
+    make room for that. Velocity is recorded half a time step (of the ones inside) before pressure.
+    Settings that are not named here are those of `WaveEquation`; `max_velocity` is that of P waves,
+    `min_velocity` that of S waves.
+
+    Args:
+        density_range: lowest and highest density that a model may have, kg/m^3. A large contrast
+            takes smaller time steps to be stable.
+        source: what the sources are: "explosion", "fz" or "fx".
+        components: what receivers record, in this order: any of "vz", "vx" (particle velocity, m/s)
+            and "pressure" (Pa).
+
+    Raises:
+        ImportError: see `WaveEquation`.
+        ValueError: see `WaveEquation`; also a range of densities that is not one, or a source or
+            component of another name.
+    """
+
+    density_range: Sequence[float] = field(default=(1000.0, 3000.0), kw_only=True)
+    source: str = field(default="explosion", kw_only=True)
+    components: Sequence[str] = field(default=("vz", "vx"), kw_only=True)
+
+    def __call__(
+        self, vp: jax.typing.ArrayLike, vs: jax.typing.ArrayLike, rho: jax.typing.ArrayLike
+    ) -> jax.Array:
+        """Data recorded in an elastic model.
+
+        Args:
+            vp: velocity of P waves, m/s, shape (nz, nx), in (0, max_velocity].
+            vs: velocity of S waves, m/s, shape (nz, nx), not negative and below sqrt(3)/2 vp, where
+                the bulk modulus would be zero; zero is a fluid.
+            rho: density, kg/m^3, shape (nz, nx), in `density_range`.
+
+        Returns:
+            What the receivers record, shape (components, shots, receivers, nt), or (components,
+            shots, receivers, frequencies, 2) with `frequencies`, of the dtype of the fields. NaN
+            for models outside of these limits, where their values are not known.
+
+        Raises:
+            ValueError: as of `ScalarWave`.
+        """
+        return self._apply(vp, vs, rho)
+
+    def _physics(self) -> Physics:
+        low, high = checked_range(self.density_range, self.max_velocity)
+        object.__setattr__(self, "density_range", (low, high))
+        components = tuple(self.components)
+        object.__setattr__(self, "components", components)
+        _check_names("component", components, _RECEIVERS)
+        _check_names("source", (self.source,), _SOURCES)
+        source, channels = _SOURCES[self.source], [_RECEIVERS[name] for name in components]
+
+        def solve(fields: Sequence[Any], shots: Shots, settings: dict[str, Any]) -> Any:
+            torch = require("torch")
+            padded = [_one_cell_more(values) for values in fields]
+            located = {f"source_locations_{source}": shots.sources}
+            located |= {f"receiver_locations_{channel}": shots.receivers for channel in channels}
+            recorded = deepwave().elastic(
+                *deepwave().vpvsrho_to_lambmubuoyancy(*padded),
+                **{f"source_amplitudes_{source}": shots.amplitudes},
+                **located,
+                **settings,
+            )
+            data = [getattr(recorded, f"receiver_amplitudes_{channel}") for channel in channels]
+            return torch.stack(data, dim=1)
+
+        return Physics(
+            (
+                velocity_limits("P velocity", *self._speeds),
+                shear_limits(self._speeds[0]),
+                density_limits(low, high),
+            ),
+            solve,
+            # The stiffness along an axis and across it add up, to twice rho vp^2 at most.
+            self.max_velocity * _staggered_factor(self.accuracy, 2.0 * high / low),
+            histories=5,
+            cells=(self.survey.shape[0] + 1, self.survey.shape[1] + 1),
+            relation=Relation(_bulk_modulus_is_positive, _bulk_modulus_message),
+            components=len(components),
+        )
+
+
+def _highest_float32(velocity: float) -> float:
+    """The velocity, or the float32 next to it where that is higher and so can be in a model."""
+    return max(velocity, float(np.float32(velocity)))
+
+
+def _staggered_factor(accuracy: int, contrast: float) -> float:
+    """By what a velocity must be raised for a staggered time step to be stable.
+
+    The largest eigenvalue of the discrete operator is bounded by that of the largest stiffness with
+    the smallest density, whichever cells they are in. Deepwave takes the same bound of the models
+    at hand, and refuses those beyond; here it is one of all models that are allowed, so that none
+    is refused and no batch of models differs from its members.
+    """
+    # The last factor leaves room for rounding in float32.
+    return max(1.0, _COURANT * _STAGGERED_SUM[accuracy] * math.sqrt(contrast)) * (1 + 1e-6)
+
+
+def _bulk_modulus_is_positive(vp: Any, vs: Any, rho: Any) -> Any:
+    return 4.0 * vs**2 < 3.0 * vp**2
+
+
+def _bulk_modulus_message(vp: NDArray[Any], vs: NDArray[Any], rho: NDArray[Any]) -> str:
+    worst = np.unravel_index(np.argmax(vs / vp), vp.shape)
+    return (
+        f"the S velocity is {vs[worst]:g} m/s where the P velocity is {vp[worst]:g} m/s, in cell "
+        f"{tuple(int(i) for i in worst)}; it must be below {vp[worst] * math.sqrt(0.75):g} m/s "
+        "there (sqrt(3)/2 of it), for the bulk modulus to be positive."
+    )
+
+
+def _check_names(what: str, names: Sequence[str], known: dict[str, str]) -> None:
+    if not names or len(set(names)) < len(names) or not set(names) <= set(known):
+        raise ValueError(
+            f"{what} must be of {', '.join(map(repr, known))}, each once at most, got "
+            f"{', '.join(map(repr, names)) or 'none'}."
+        )
+
+
+def _one_cell_more(values: Any) -> Any:
+    """A field with its last row and its last column repeated."""
+    torch = require("torch")
+    values = torch.cat([values, values[..., -1:, :]], dim=-2)
+    return torch.cat([values, values[..., :, -1:]], dim=-1)

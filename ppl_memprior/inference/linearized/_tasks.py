@@ -1,0 +1,330 @@
+"""The work of `linearize` on one component, in the form that `map_examples` distributes.
+
+`DenseTask` forms every Jacobian, `LowRankTask` needs products with it alone, and `BoundTask` says
+which components are worth either. All return, for each example, NumPy arrays by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import NDArray
+
+from ppl_memprior._execution.map_examples import CUT_SHORT
+from ppl_memprior.inference.linearized import _bounds
+from ppl_memprior.inference.linearized._component_prior import ComponentPrior, posterior_directions
+from ppl_memprior.inference.linearized._effort import (
+    CannotMatter,
+    ComponentBar,
+    component_bar,
+    effort_here,
+)
+from ppl_memprior.inference.linearized._gauss_newton import Mode, alone, search_mode, together
+from ppl_memprior.inference.linearized._gaussian_update import (
+    GaussianUpdate,
+    Spectrum,
+    dense_spectrum,
+    gaussian_update,
+)
+from ppl_memprior.inference.linearized._low_rank import Products, low_rank
+from ppl_memprior.inference.linearized._whitened import WhitenedComponents
+from ppl_memprior.problem.inverse_problem import InverseProblem
+
+FEW = 8  # components that are worked on as if they were so many
+BLOCK = 16  # products that go into one batch, and directions found at a time
+_SEED = 0  # of the random probes: example n at its i-th linearization always gets the same ones
+
+Batch = Callable[[NDArray[Any]], list[dict[str, NDArray[Any]]]]
+
+
+@dataclass(frozen=True)
+class BoundTask:
+    """Bound each component's log-evidence.
+
+    Results: `log_evidence`, `misfit`, and the counts of evaluations.
+
+    Attributes:
+        steps: of the bidiagonalization that the bound is read from.
+    """
+
+    steps: int
+
+    @property
+    def name(self) -> str:
+        """What it is called in a store."""
+        return f"bound-{self.steps}"
+
+    def prepare(self, problem: InverseProblem) -> Batch:
+        """Compile the bound; see `ExampleTask`."""
+        components = WhitenedComponents(problem)
+        look = jax.jit(jax.vmap(lambda prior: _bounds.first_look(components, prior, self.steps)))
+
+        def work(indices: NDArray[Any]) -> list[dict[str, NDArray[Any]]]:
+            found = look(jax.tree.map(lambda leaf: leaf[indices], components.priors))
+            bounds = _bounds.evidence_bounds(found)
+            return [
+                {
+                    "log_evidence": bound,
+                    "misfit": misfit,
+                    "forward_evaluations": np.asarray(_bounds.FORWARD_EVALUATIONS),
+                    "gradient_evaluations": np.asarray(_bounds.gradient_evaluations(self.steps)),
+                }
+                for bound, misfit in zip(bounds, np.asarray(found.misfit), strict=True)
+            ]
+
+        return work
+
+
+@dataclass(frozen=True)
+class DenseTask:
+    """Linearize by forming the Jacobian.
+
+    Attributes:
+        iterations: Gauss-Newton steps at most.
+    """
+
+    iterations: int
+    name: str = "linearize-dense"
+
+    def prepare(self, problem: InverseProblem) -> Batch:
+        """Compile the Jacobians of a batch; see `ExampleTask`."""
+        components = WhitenedComponents(problem)
+        priors = jax.tree.map(np.asarray, components.priors)
+        products = min(components.num_model, components.num_data)
+        # Factorized outside of the compiled programs: two batched LAPACK calls of one program can
+        # wait for each other's threads for ever (jaxlib 0.10).
+        jacobians = jax.jit(jax.vmap(partial(_residual_and_jacobian, components)))
+        looks = jax.jit(jax.vmap(partial(_mean_and_misfit, components)))
+
+        def work(indices: NDArray[Any]) -> list[dict[str, NDArray[Any]]]:
+            def linearize_at(which: NDArray[Any], z: NDArray[Any]) -> list[_Linearized]:
+                r, b = _filled_up(jacobians, components.priors, indices, which, z)
+                return [_linearized_dense(*each) for each in zip(z, r, b, strict=True)]
+
+            def objectives(which: NDArray[Any], z: NDArray[Any]) -> NDArray[Any]:
+                _, misfits = _filled_up(looks, components.priors, indices, which, z)
+                return 0.5 * (misfits + np.sum(z**2, axis=1))
+
+            start = np.zeros(components.num_model, components.dtype)
+            searches = [search_mode(start, self.iterations) for _ in indices]
+            modes = together(searches, linearize_at, objectives)
+            posteriors = [_posterior(mode, self.iterations) for mode in modes]
+            z = np.stack([mean for _, mean in posteriors]).astype(components.dtype)
+            everything = np.arange(len(indices))
+            means, misfits = _filled_up(looks, components.priors, indices, everything, z)
+            results = []
+            for i, n in enumerate(indices):
+                found = _Found(modes[i], posteriors[i][0], z[i], means[i], misfits[i])
+                counts = {
+                    "forward_evaluations": modes[i].iterations + modes[i].forward_evaluations + 2,
+                    "gradient_evaluations": (modes[i].iterations + 1) * products,
+                }
+                prior = jax.tree.map(lambda leaf, n=n: leaf[n], priors)
+                results.append(_result(prior, found, 0.0, counts))
+            return results
+
+        return work
+
+
+@dataclass(frozen=True)
+class LowRankTask:
+    """Linearize by products with the Jacobian, without forming it.
+
+    Attributes:
+        iterations: Gauss-Newton steps at most.
+        accuracy: error of each component's log-evidence to stop at, in nats.
+        max_rank: most directions of a component.
+    """
+
+    iterations: int
+    accuracy: float
+    max_rank: int
+    name: str = "linearize-low-rank"
+
+    def prepare(self, problem: InverseProblem) -> Batch:
+        """Compile the products; see `ExampleTask`."""
+        components = WhitenedComponents(problem)
+        block = min(BLOCK, components.num_model, components.num_data)
+
+        def work(indices: NDArray[Any]) -> list[dict[str, NDArray[Any]]]:
+            results = []
+            for n in indices:
+                with component_bar(int(n), self.max_rank, self.accuracy) as bar:
+                    results.append(self._linearize(components, int(n), block, bar))
+            return results
+
+        return work
+
+    def _linearize(
+        self, components: WhitenedComponents, index: int, block: int, bar: ComponentBar
+    ) -> dict[str, NDArray[Any]]:
+        component = components.at(index, block, bar.products)
+        effort, stopped = effort_here(), False
+        key = jax.random.fold_in(jax.random.key(_SEED), index)
+
+        def counts() -> dict[str, int]:
+            return {
+                "forward_evaluations": component.forward_evaluations,
+                "gradient_evaluations": component.gradient_evaluations,
+            }
+
+        def enough(rank: int, error: float, bound: float) -> bool:
+            nonlocal stopped
+            bar.directions(rank, error)
+            # an iterated component has another evidence, which nothing bounds
+            if not self.iterations and bound < effort.least:
+                raise CannotMatter(bound, {n: np.asarray(c) for n, c in counts().items()})
+            # another round, what comes before the next such question, and the look at the mean
+            stopped = not effort.suffices(sum(counts().values()) + 3 * block + 1)
+            return stopped
+
+        def linearize_at(z: NDArray[Any], _: _Linearized | None) -> _Linearized:
+            r, extrapolated = component.extrapolated_residual(z)
+            products = Products(
+                lambda vectors: component.push(z, vectors),
+                lambda vectors: component.pull(z, vectors),
+            )
+            found = low_rank(
+                products,
+                extrapolated,
+                components.num_model,
+                key=key,
+                block=block,
+                accuracy=self.accuracy,
+                max_rank=self.max_rank,
+                enough=enough,
+            )
+            return _linearized(z, r, found.spectrum, found.truncation_error)
+
+        def objective(z: NDArray[Any]) -> float:
+            return 0.5 * float(_squared(component.residual(z)) + _squared(z))
+
+        origin = np.zeros(components.num_model, components.dtype)
+        mode = alone(search_mode(origin, self.iterations), linearize_at, objective)
+        update, z = _posterior(mode, self.iterations)
+        mean = np.asarray(component.prior.at(jnp.asarray(z, components.dtype)))
+        found = _Found(mode, update, z, mean, _squared(component.residual(z)))
+        result = _result(component.prior, found, mode.linearized.truncation_error, counts())
+        cut_short = stopped and mode.linearized.truncation_error > self.accuracy
+        return {**result, CUT_SHORT: np.asarray(True)} if cut_short else result
+
+
+class _Linearized(NamedTuple):
+    """A component linearized at z, for the Gauss-Newton iteration."""
+
+    objective: Any  # |r(z)|^2 / 2 + |z|^2 / 2
+    update: GaussianUpdate
+    decrement: Any
+    spectrum: Spectrum
+    truncation_error: Any
+
+
+class _Found(NamedTuple):
+    mode: Mode
+    update: GaussianUpdate
+    z: Any  # the posterior mean in whitened coordinates
+    mean: Any  # and in the model's
+    misfit_at_mean: Any
+
+
+def _residual_and_jacobian(
+    components: WhitenedComponents, prior: ComponentPrior, z: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """r(z), shape (m,), and B = -dr/dz, shape (m, d)."""
+    jacobian = jax.jacfwd if components.num_model <= components.num_data else jax.jacrev
+    slope, r = jacobian(lambda z: (components.residual(prior, z),) * 2, has_aux=True)(z)
+    return r, -slope
+
+
+def _mean_and_misfit(
+    components: WhitenedComponents, prior: ComponentPrior, z: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """The model at z, shape (d,), and |r(z)|^2."""
+    return prior.at(z), jnp.sum(components.residual(prior, z) ** 2)
+
+
+def _filled_up(
+    function: Callable[..., Any],
+    priors: ComponentPrior,
+    indices: NDArray[Any],
+    which: NDArray[Any],
+    z: NDArray[Any],
+) -> Any:
+    """A batched function at some of the components of a batch, compiled for two sizes at most."""
+    size = min(FEW, len(indices)) if len(which) <= FEW else len(indices)
+    filled = np.minimum(np.arange(size), len(which) - 1)
+    chosen = jax.tree.map(lambda leaf: leaf[indices[which[filled]]], priors)
+    return jax.tree.map(lambda leaf: np.asarray(leaf)[: len(which)], function(chosen, z[filled]))
+
+
+def _linearized_dense(z: Any, r: Any, b: Any) -> _Linearized:
+    if np.isfinite(r).all() and np.isfinite(b).all():
+        return _linearized(z, r, dense_spectrum(b, r + b @ z), 0.0)
+    # factorizations raise on what is not finite; `linearize` says which examples it was
+    rank = min(b.shape)
+    nothing = np.full(rank, np.nan, b.dtype)
+    spectrum = Spectrum(nothing, np.zeros((rank, len(z)), b.dtype), nothing, b.dtype.type(np.nan))
+    return _linearized(z, r, spectrum, 0.0)
+
+
+def _linearized(z: Any, r: Any, spectrum: Spectrum, truncation_error: Any) -> _Linearized:
+    update = gaussian_update(spectrum)
+    step = update.mean - z
+    decrement = _squared(step) + _squared(spectrum.singular_values * (spectrum.directions @ step))
+    objective = 0.5 * (_squared(r) + _squared(z))
+    return _Linearized(objective, update, decrement, spectrum, truncation_error)
+
+
+def _posterior(mode: Mode, iterations: int) -> tuple[GaussianUpdate, Any]:
+    """The update where the iteration ended, and its mean; at a mode, Laplace's value."""
+    here = mode.linearized
+    if not iterations:
+        return here.update, here.update.mean
+    xp = here.update.mean.__array_namespace__()
+    mean = xp.where(mode.converged, mode.z, here.update.mean)
+    laplace = -here.objective - 0.5 * here.update.log_determinant
+    misfit = 2 * here.objective - _squared(mode.z)
+    update = here.update._replace(
+        mean=mean,
+        log_evidence=xp.where(mode.converged, laplace, here.update.log_evidence),
+        misfit=xp.where(mode.converged, misfit, here.update.misfit),
+    )
+    return update, mean
+
+
+def _squared(vector: Any) -> Any:
+    return (vector**2).sum()
+
+
+def _result(
+    prior: ComponentPrior, found: _Found, truncation_error: float, counts: dict[str, int]
+) -> dict[str, NDArray[Any]]:
+    spectrum, update = found.mode.linearized.spectrum, found.update
+    directions, scales = posterior_directions(prior, spectrum.directions, spectrum.singular_values)
+    result = {
+        "mean": found.mean,
+        "directions": directions,
+        "direction_scales": scales,
+        "singular_values": spectrum.singular_values,
+        "coefficients": spectrum.coefficients,
+        "unexplained": spectrum.unexplained,
+        "log_evidence": update.log_evidence,
+        "misfit": 2 * found.mode.first_objective,
+        "linearized_misfit": update.misfit,
+        "misfit_at_mean": found.misfit_at_mean,
+        "log_determinant": update.log_determinant,
+        "shift": np.sqrt(_squared(found.z)),
+        "informed_directions": update.informed_directions,
+        "rank": len(spectrum.singular_values),
+        "truncation_error": truncation_error,
+        "iterations": found.mode.iterations,
+        "converged": found.mode.converged,
+        **counts,
+    }
+    return {name: np.asarray(value) for name, value in result.items()}

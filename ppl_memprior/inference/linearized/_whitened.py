@@ -1,0 +1,148 @@
+"""The whitened residual of a problem as a function of the whitened coordinates of a component.
+
+r(z) = Gamma^-1/2 (y - F(x_n + L_n z)), and products with B = -dr/dz and its transpose, several at
+a time: an operator that folds a vmapped batch into one call (Deepwave's do) gets it whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import NDArray
+
+from ppl_memprior._execution.progress import BATCH_ELEMENTS
+from ppl_memprior.inference.linearized._component_prior import ComponentPrior, component_priors
+from ppl_memprior.problem.inverse_problem import InverseProblem
+
+
+def whitened_residual(
+    problem: InverseProblem,
+) -> Callable[[ComponentPrior, jax.Array], jax.Array]:
+    """The residual r(z), shape (m,), of a component of the prior and z, shape (d,)."""
+
+    def residual(prior: ComponentPrior, z: jax.Array) -> jax.Array:
+        return problem.residual(prior.at(z).reshape(problem.event_shape))
+
+    return residual
+
+
+class WhitenedComponents:
+    """All components of a problem, with compiled residuals and products.
+
+    Attributes:
+        priors: stacked `ComponentPrior`.
+        num_model, num_data: d and m (masked data, which stand in the residual as zeros, included).
+        dtype: of the residual.
+    """
+
+    def __init__(self, problem: InverseProblem) -> None:
+        self.priors = component_priors(problem.prior)
+        self.residual = whitened_residual(problem)
+        self.num_model = self.priors.mean.shape[1]
+        shape = jax.eval_shape(self.residual, self.component(0), self.priors.mean[0])
+        self.num_data: int = shape.shape[0]
+        self.dtype = np.dtype(shape.dtype)
+        self._residual = jax.jit(self.residual)
+        self._residual_and_push = jax.jit(self._push_with_residual)
+        self._push = jax.jit(self._push_all)
+        self._pull = jax.jit(self._pull_all)
+
+    def component(self, index: int) -> ComponentPrior:
+        """One component."""
+        return jax.tree.map(lambda leaf: leaf[index], self.priors)
+
+    def at(
+        self, index: int, block: int, made: Callable[[int], None] = lambda count: None
+    ) -> WhitenedComponent:
+        """One component.
+
+        Args:
+            index: of its example.
+            block: products that are made at a time, at most.
+            made: told after each batch of products how many there were in all.
+        """
+        return WhitenedComponent(self, self.component(index), block, made)
+
+    def _push_with_residual(
+        self, prior: ComponentPrior, z: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        return jax.jvp(lambda z: self.residual(prior, z), (z,), (z,))
+
+    def _push_all(self, prior: ComponentPrior, z: jax.Array, vectors: jax.Array) -> jax.Array:
+        def push(vector: jax.Array) -> jax.Array:
+            return jax.jvp(lambda z: self.residual(prior, z), (z,), (vector,))[1]
+
+        return -jax.vmap(push)(vectors)
+
+    def _pull_all(self, prior: ComponentPrior, z: jax.Array, vectors: jax.Array) -> jax.Array:
+        _, pull = jax.vjp(lambda z: self.residual(prior, z), z)
+        return -jax.vmap(lambda vector: pull(vector)[0])(vectors)
+
+
+class WhitenedComponent:
+    """Residual and products of one component, NumPy in and out, counted.
+
+    Attributes:
+        prior: the component.
+        forward_evaluations, gradient_evaluations: solves and products made so far.
+    """
+
+    def __init__(
+        self,
+        components: WhitenedComponents,
+        prior: ComponentPrior,
+        block: int,
+        made: Callable[[int], None],
+    ) -> None:
+        self.prior = prior
+        self.forward_evaluations = 0
+        self.gradient_evaluations = 0
+        self._components = components
+        self._made = made
+        fitting = max(1, BATCH_ELEMENTS // (components.num_data + components.num_model))
+        self._batch = min(block, fitting)
+
+    def residual(self, z: NDArray[Any]) -> NDArray[Any]:
+        """r(z), shape (m,)."""
+        self.forward_evaluations += 1
+        return np.asarray(self._components._residual(self.prior, self._cast(z)))
+
+    def extrapolated_residual(self, z: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+        """r(z), and r(z) + B z, which the component linearized at z has at its prior mean."""
+        self.forward_evaluations += 1
+        if not z.any():
+            here = np.asarray(self._components._residual(self.prior, self._cast(z)))
+            return here, here
+        self.gradient_evaluations += 1
+        here, pushed = self._components._residual_and_push(self.prior, self._cast(z))
+        return np.asarray(here), np.asarray(here) - np.asarray(pushed)
+
+    def push(self, z: NDArray[Any], vectors: NDArray[Any]) -> NDArray[Any]:
+        """B v at z for each row v of (n, d); shape (n, m)."""
+        return self._in_batches(self._components._push, z, vectors)
+
+    def pull(self, z: NDArray[Any], vectors: NDArray[Any]) -> NDArray[Any]:
+        """B^T u at z for each row u of (n, m); shape (n, d)."""
+        return self._in_batches(self._components._pull, z, vectors)
+
+    def _cast(self, array: NDArray[Any]) -> jax.Array:
+        return jnp.asarray(array, self._components.dtype)
+
+    def _in_batches(
+        self, product: Callable[..., jax.Array], z: NDArray[Any], vectors: NDArray[Any]
+    ) -> NDArray[Any]:
+        parts = []
+        for start in range(0, len(vectors), self._batch):
+            part = vectors[start : start + self._batch]
+            # one shape, one compilation: zeros fill up the last batch
+            padded = np.zeros((self._batch, vectors.shape[1]), self._components.dtype)
+            padded[: len(part)] = part
+            made = product(self.prior, self._cast(z), jnp.asarray(padded))
+            parts.append(np.asarray(made)[: len(part)])
+            self.gradient_evaluations += self._batch
+            self._made(self.gradient_evaluations)
+        return np.concatenate(parts)

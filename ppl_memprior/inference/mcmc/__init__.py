@@ -1,0 +1,1 @@
+"""Markov chains: NUTS, NUTS with jumps between modes, and exact updates of the example."""

@@ -1,0 +1,1 @@
+"""Jumps between modes: the kernel, what it proposes from, and the sampler around it."""

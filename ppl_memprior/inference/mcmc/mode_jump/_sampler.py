@@ -1,0 +1,109 @@
+"""The model's posterior by `ModeJump` around NUTS, with all that its diagnosis needs kept."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import Executor
+from dataclasses import replace
+
+import jax
+from numpyro.distributions import Distribution
+
+from ppl_memprior._failures import tell_count
+from ppl_memprior.inference.draws import Cost, Draws
+from ppl_memprior.inference.mcmc._chains import nuts_kernel, run_chains
+from ppl_memprior.inference.mcmc.mode_jump._checks import (
+    check_mode_jump,
+    check_proposal,
+    check_proposal_fits,
+)
+from ppl_memprior.inference.mcmc.mode_jump._kernel import ModeJump
+from ppl_memprior.inference.mcmc.mode_jump._proposal import JumpProposal, default_proposal
+from ppl_memprior.problem.inverse_problem import InverseProblem
+
+_STATS = (
+    "num_forward_evaluations",
+    "num_steps",
+    "diverging",
+    "accept_prob",
+    "energy",
+    "potential_energy",
+    "jump_accepted",
+    "jump_accept_prob",
+    "component",
+    "num_failed",
+)
+
+
+def mode_jump(
+    problem: InverseProblem,
+    rng_key: jax.Array,
+    *,
+    num_samples: int = 1000,
+    num_warmup: int = 500,
+    num_chains: int = 4,
+    max_tree_depth: int = 10,
+    local_every: int = 1,
+    num_jumps: int = 1,
+    defensive_share: float = 0.1,
+    proposal: Distribution | JumpProposal | None = None,
+    executor: Executor | None = None,
+    store: str | os.PathLike[str] | None = None,
+    progress: bool = False,
+) -> Draws:
+    """Sample the model's posterior with NUTS and jumps between modes, all chains vectorized.
+
+    Args:
+        problem: an inverse problem whose prior has a density.
+        rng_key: JAX random key.
+        num_samples, num_warmup: draws kept, and adaptation steps, of each chain.
+        num_chains: chains, each started from its own draw from the prior.
+        max_tree_depth: a trajectory of NUTS has at most 2 ** max_tree_depth - 1 gradient
+            evaluations; in warmup at most 31.
+        local_every: NUTS moves in every so many iterations after warmup; see `ModeJump`.
+        num_jumps: jumps in each iteration, one gradient evaluation each.
+        defensive_share: share of the jumps that are proposed from the prior, in [0, 1).
+        proposal: what jumps are proposed from: a NumPyro distribution, or what `default_proposal`
+            returned, whose cost counts as the sampler's. By default that is found here.
+        executor: where the components of the proposal are found; see `linearize`.
+        store: folder that keeps finished components of the proposal.
+        progress: show bars, on stderr.
+
+    Returns:
+        Draws with the statistics of NUTS and of `ModeJumpState`. `num_failed` counts failures at
+        jumps and at components of the proposal.
+
+    Raises:
+        ValueError: a `MemorizedPrior`, which has no density; discrete latent sites; a simulation
+            that fails at all training examples; a proposal that does not fit the prior's site.
+    """
+    check_mode_jump(problem)
+    if proposal is None:
+        proposal = default_proposal(problem, executor=executor, store=store, progress=progress)
+    elif not isinstance(proposal, JumpProposal):
+        check_proposal(proposal)
+        check_proposal_fits(proposal, problem)
+        proposal = JumpProposal(proposal, 0, 0, 0)
+    inner = nuts_kernel(problem, max_tree_depth)
+    chains = run_chains(
+        problem,
+        ModeJump(
+            inner,
+            proposal.distribution,
+            defensive_share=defensive_share,
+            num_jumps=num_jumps,
+            local_every=local_every,
+        ),
+        rng_key,
+        num_samples=num_samples,
+        num_warmup=num_warmup,
+        num_chains=num_chains,
+        statistics=_STATS,
+        evaluations="num_forward_evaluations",
+        progress=progress,
+    )
+    failed = int(chains.sample_stats["num_failed"].sum())
+    tell_count("mode-jump", failed, chains.sample_stats["num_failed"].size, "jumps")
+    return replace(
+        chains, num_failed=failed + proposal.num_failed, cost=chains.cost + Cost.of(proposal)
+    )

@@ -1,0 +1,73 @@
+"""What tells one inverse problem from another: a hash of its numbers.
+
+Whatever is stored for a problem carries the hash, and is refused by a problem with another one. A
+model's code is not looked at, only what it computes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import jax
+import numpy as np
+
+from ppl_memprior.problem.inverse_problem import InverseProblem
+
+
+def problem_fingerprint(problem: InverseProblem) -> str:
+    """A hash of everything that a posterior of the problem depends on.
+
+    The model is seen through its values: the prior's parameters, the data, the names of the sites,
+    and the log-likelihood and the deterministic sites at the first, middle and last example, which
+    the forward operator and the noise enter. Extra latent sites have there the values that NumPyro
+    draws with seed 0, so that their own distributions are seen too. Three forward solves, once for
+    each problem.
+
+    The hash is the same in every process on one kind of machine. Another processor or another
+    version of JAX may round differently, and then it is another one.
+
+    Args:
+        problem: any inverse problem.
+
+    Returns:
+        64 hexadecimal digits.
+    """
+    # the numbers, and so the hash, are others in double precision
+    key = ("fingerprint", jax.dtypes.canonicalize_dtype(float))
+    if key not in problem.derived:
+        problem.derived[key] = _digest(problem)
+    return problem.derived[key]
+
+
+def _digest(problem: InverseProblem) -> str:
+    examples = problem.examples
+    parts: list[Any] = [examples, problem.prior.log_weights]
+    for name in ("bandwidth", "component_directions", "component_direction_scales"):
+        parts += [name, getattr(problem.prior, name)]
+    for name, value in problem.data.items():
+        parts += [name, value]
+    names = (problem.prior_name, problem.observed, problem.extra_latents)
+    parts.append(repr((*names, problem.deterministic_names)))
+
+    def probe(x: jax.Array) -> Any:
+        others = problem.draw_extra_latents(x)
+        return problem.log_likelihood(x, **others), problem.deterministics(x, **others), others
+
+    compiled = jax.jit(probe)
+    for example in (examples[0], examples[len(examples) // 2], examples[-1]):
+        parts += jax.tree.leaves(compiled(example))
+    return hash_of(*parts)
+
+
+def hash_of(*parts: Any) -> str:
+    """SHA-256 of strings and arrays in their order, shapes and dtypes included, in hexadecimal."""
+    digest = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, str):
+            digest.update(f"text {len(part)} {part}".encode())
+        else:
+            array = np.asarray(part)
+            digest.update(f"array {array.dtype.str} {array.shape} ".encode())
+            digest.update(array.tobytes())
+    return digest.hexdigest()

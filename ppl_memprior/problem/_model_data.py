@@ -1,0 +1,169 @@
+"""The data of a model: arrays of any kind converted at the border, `obs_mask=` read as a mask.
+
+`InverseProblem` runs models inside `ObservedData`, so that every method sees the same data. What
+the sites must be like is left to `_model_sites`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpyro.primitives import Messenger
+
+from ppl_memprior._arrays import real_array
+from ppl_memprior.problem._jaxpr import dependent_outputs
+
+_OBSERVED, _UNOBSERVED = "_observed", "_unobserved"  # what NumPyro makes of a site with `obs_mask=`
+
+
+def model_argument(name: str, value: Any) -> Any:
+    """A model's argument, as an array where it can only be data.
+
+    Arrays of NumPy, PyTorch, pandas (a Series) and xarray, and lists of numbers, also nested, are
+    converted; tuples, tables, JAX arrays and everything else are settings and stay what they are.
+
+    Raises:
+        TypeError: an array that does not hold numbers, or a ragged list.
+    """
+    if isinstance(value, list):
+        leaves = jax.tree.leaves(value)
+        numbers = leaves and all(isinstance(leaf, complex | float | int) for leaf in leaves)
+        return real_array(name, value) if numbers or any(map(_is_tensor, leaves)) else value
+    is_array = isinstance(value, np.ndarray) or _is_tensor(value) or hasattr(value, "to_numpy")
+    # a complex array may be an operator: it is refused where it turns out to be data
+    if not is_array or hasattr(value, "columns") or "complex" in str(value.dtype):
+        return value
+    return real_array(name, value)
+
+
+def numeric(name: str, value: Any) -> Any:
+    """A number as it is, anything else as an array of real numbers; see `real_array`."""
+    return value if isinstance(value, float | int) else real_array(name, value)
+
+
+def _is_tensor(value: Any) -> bool:
+    return hasattr(value, "detach") and hasattr(value, "cpu")
+
+
+class ObservedData(Messenger):
+    """Run a model with its data as arrays, and without what `obs_mask=` makes up for missing data.
+
+    NumPyro splits a site with `obs_mask=` in two: the data under the mask, and a latent site of
+    values for those left out. Nothing but the data is left here, under the name of the site.
+    A plate that shows the model a part of the data is refused.
+
+    Args:
+        fn: the model.
+        masked: the sites with `obs_mask=`.
+    """
+
+    def __init__(self, fn: Callable[..., Any], masked: tuple[str, ...] = ()) -> None:
+        super().__init__(fn)
+        self.masked = masked
+
+    def process_message(self, msg: dict[str, Any]) -> None:
+        if msg["type"] == "deterministic" and msg["name"] in self.masked:
+            msg["stop"] = True
+        if msg["type"] == "plate":
+            _require_whole(msg["name"], *msg["args"])
+        if msg["type"] != "sample":
+            return
+        site = msg["name"].removesuffix(_UNOBSERVED)
+        if site != msg["name"] and site in self.masked and not msg["is_observed"]:
+            msg["value"] = jnp.zeros(msg["fn"].shape())
+            msg["stop"] = True  # no handler outside of this one sees it
+            return
+        site = msg["name"].removesuffix(_OBSERVED)
+        if site != msg["name"] and site in self.masked:
+            msg["name"] = site
+        if msg["is_observed"]:
+            msg["value"] = numeric(f"the data of site {msg['name']!r}", msg["value"])
+
+
+def _require_whole(plate: str, size: int, subsample_size: int | None) -> None:
+    if subsample_size is not None and subsample_size != size:
+        raise ValueError(
+            f"the plate {plate!r} shows the model {subsample_size} of its {size} elements at a "
+            "time, and the posterior wants them all: leave out subsample_size"
+        )
+
+
+def require_fixed(
+    sites: list[str], run: Callable[[jax.Array], dict[str, Any]], rng_key: jax.Array
+) -> None:
+    """Raise a `ValueError` for data that the model draws at random, a minibatch say.
+
+    Args:
+        sites: observed sites whose values are not known without running the model.
+        run: from a random key to the model's trace, all latent sites given.
+        rng_key: any key.
+    """
+    if not sites:
+        return
+    drawn = dependent_outputs(
+        lambda key: [jnp.asarray(run(key)[name]["value"]) for name in sites], rng_key
+    )
+    for name, is_drawn in zip(sites, drawn, strict=True):
+        if is_drawn:
+            raise ValueError(
+                f"the data of site {name!r} depend on the model's random key: the posterior wants "
+                "all data, and the same at every call; draw them before, and pass them to the model"
+            )
+
+
+def masked_sites(
+    structure: dict[str, Any], run: Callable[[dict[str, Any]], dict[str, Any]]
+) -> tuple[str, ...]:
+    """The sites with `obs_mask=`.
+
+    Args:
+        structure: the model's trace.
+        run: from values of latent sites to the model's trace.
+
+    Raises:
+        ValueError: the rest of the model uses what such a site makes up for missing data.
+    """
+    found = tuple(name for name in structure if _has_obs_mask(structure, name))
+    for name in found:
+        invented = name + _UNOBSERVED
+
+        def others(value: jax.Array, invented: str = invented, name: str = name) -> list[jax.Array]:
+            return [
+                jnp.sum(site["fn"].log_prob(site["value"]))
+                if site["type"] == "sample"
+                else jnp.sum(site["value"])
+                for other, site in run({invented: value}).items()
+                if site["type"] in ("sample", "deterministic") and other not in (invented, name)
+            ]
+
+        value = structure[invented]["value"]
+        if any(dependent_outputs(others, jax.ShapeDtypeStruct(value.shape, value.dtype))):
+            raise ValueError(
+                f"the model goes on with the values that obs_mask= makes up at site {name!r}; "
+                "put the site under numpyro.handlers.mask(mask=...) instead, and compute what "
+                "follows from its prediction"
+            )
+    return found
+
+
+def _has_obs_mask(structure: dict[str, Any], name: str) -> bool:
+    data, invented = (structure.get(name + suffix, {}) for suffix in (_OBSERVED, _UNOBSERVED))
+    return (
+        structure[name]["type"] == "deterministic"
+        and data.get("type") == invented.get("type") == "sample"
+        and data["is_observed"]
+        and not invented["is_observed"]
+        # NumPyro hands the same distribution to both
+        and innermost(data["fn"]) is innermost(invented["fn"])
+    )
+
+
+def innermost(fn: Any) -> Any:
+    """A distribution without its masks, plates, transformations and event dimensions."""
+    while hasattr(fn, "base_dist"):
+        fn = fn.base_dist
+    return fn
