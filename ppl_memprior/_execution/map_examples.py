@@ -9,20 +9,18 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from typing import Protocol
 
 import numpy as np
 
 from ppl_memprior._execution.example_store import ExampleStore, Record
 from ppl_memprior._execution.progress import BATCH_ITEMS, items_in_batch, progress_bar
-from ppl_memprior._execution.workers import (
-    BatchFunction,
-    check_executor,
+from ppl_memprior._execution.task import (
+    ExampleTask,
     examples_named,
     filled_up,
     prepared,
-    run_on_workers,
 )
+from ppl_memprior._execution.workers import check_executor, run_on_workers
 from ppl_memprior._failures import told_plainly
 from ppl_memprior.problem._fingerprint import problem_fingerprint
 from ppl_memprior.problem.inverse_problem import InverseProblem
@@ -31,25 +29,6 @@ from ppl_memprior.problem.inverse_problem import InverseProblem
 MIN_PIECES = 64
 #: What a task puts into a record that it has not finished.
 CUT_SHORT = "cut_short"
-
-
-class ExampleTask(Protocol):
-    """Work at single examples: a frozen dataclass of plain settings, which can be pickled.
-
-    Attributes:
-        name: what it is called in a store and in messages.
-    """
-
-    @property
-    def name(self) -> str: ...
-
-    def prepare(self, problem: InverseProblem) -> BatchFunction:
-        """A function of indices of examples, (B,), that returns a dict of arrays for each.
-
-        Called once for each problem in each process: the place for `jax.jit`. The function gets
-        batches of one size.
-        """
-        ...
 
 
 def map_examples(

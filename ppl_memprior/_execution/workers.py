@@ -10,23 +10,27 @@ from __future__ import annotations
 import concurrent.futures
 import importlib
 import multiprocessing
-import threading
 import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import numpy as np
 
 from ppl_memprior._execution.example_store import Record
+from ppl_memprior._execution.task import (
+    PREPARING,
+    BatchFunction,
+    ExampleTask,
+    examples_named,
+    filled_up,
+    prepared,
+    x64_enabled,
+)
 from ppl_memprior.problem.inverse_problem import InverseProblem
 
-if TYPE_CHECKING:
-    from ppl_memprior._execution.map_examples import ExampleTask
-
-BatchFunction = Callable[[np.ndarray], list[Record]]
 Submit = Callable[[np.ndarray], "Future[list[Record]]"]
 
 #: Batches handed to an executor and not yet back: enough for hundreds of workers.
@@ -40,7 +44,6 @@ _WHY_WORKERS_DIE = (
     "may be short: give the executor fewer workers"
 )
 
-_LOCK = threading.RLock()  # a task may prepare with the help of another
 _PREPARED: OrderedDict[str, BatchFunction] = OrderedDict()
 
 
@@ -70,20 +73,6 @@ def check_executor(executor: Any) -> None:
             "this ProcessPoolExecutor forks, and a forked JAX hangs; start its workers anew: "
             "ProcessPoolExecutor(mp_context=multiprocessing.get_context('spawn'))"
         )
-
-
-def prepared(problem: InverseProblem, task: ExampleTask) -> BatchFunction:
-    """The task's function for the problem, made once."""
-    key = (task, x64_enabled())
-    with _LOCK:
-        if key not in problem.derived:
-            problem.derived[key] = task.prepare(problem)
-        return problem.derived[key]
-
-
-def x64_enabled() -> bool:
-    """Whether JAX computes in double precision in this thread."""
-    return jax.dtypes.canonicalize_dtype(float) == np.float64
 
 
 def run_on_workers(
@@ -148,17 +137,6 @@ def _fill(
     return bool(running)
 
 
-def filled_up(batch: np.ndarray, size: int) -> np.ndarray:
-    """The batch with its last index repeated: one size, one compilation."""
-    return np.pad(batch, (0, size - len(batch)), mode="edge")
-
-
-def examples_named(indices: np.ndarray) -> str:
-    """The first few of the examples, for a message."""
-    names = ", ".join(map(str, indices[:5])) + (", ..." if len(indices) > 5 else "")
-    return f"example{'s' if len(indices) > 1 else ''} {names}"
-
-
 def _result(future: Future[list[Record]], batch: np.ndarray, task: ExampleTask) -> list[Record]:
     error = future.exception()
     if error is None:
@@ -220,7 +198,7 @@ def _solve_in_thread(function: BatchFunction, x64: bool, indices: np.ndarray) ->
 def _solve_in_process(key: str, x64: bool, content: bytes, indices: np.ndarray) -> list[Record]:
     """Run in a worker: unpickle and prepare what `key` names, unless that is done already."""
     with jax.enable_x64(x64):
-        with _LOCK:
+        with PREPARING:
             if key in _PREPARED:
                 _PREPARED.move_to_end(key)
             else:

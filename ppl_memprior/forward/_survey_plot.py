@@ -2,18 +2,41 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ppl_memprior.forward.survey import BANDWIDTH, Survey
 
+class Drawable(Protocol):
+    """What is drawn of a `Survey`."""
+
+    @property
+    def shape(self) -> tuple[int, int]: ...
+    @property
+    def source_locations(self) -> np.ndarray: ...
+    @property
+    def receiver_locations(self) -> np.ndarray: ...
+    @property
+    def num_shots(self) -> int: ...
+    @property
+    def num_times(self) -> int: ...
+    @property
+    def dt(self) -> float: ...
+    @property
+    def times(self) -> np.ndarray: ...
+    @property
+    def wavelet(self) -> np.ndarray: ...
+    @property
+    def peak_frequency(self) -> float: ...
+
+
+MOST_FREQUENCIES = 3.0  # peak frequencies that the spectrum shows
 _SOURCE, _RECEIVER, _WAVELET = "#D55E00", "#0072B2", "#222222"
 
 
-def draw(survey: Survey, grid_spacing: float | None) -> Figure:
+def draw(survey: Drawable, grid_spacing: float | None) -> Figure:
     """Draw a survey; axes in metres where `grid_spacing`, m, is given, otherwise in cells."""
     figure = Figure(figsize=(9.5, 4.2), layout="constrained")
     panels = figure.subplot_mosaic([["geometry", "wavelet"], ["geometry", "spectrum"]])
@@ -24,7 +47,7 @@ def draw(survey: Survey, grid_spacing: float | None) -> Figure:
     return figure
 
 
-def _draw_geometry(axes: Axes, survey: Survey, grid_spacing: float | None) -> None:
+def _draw_geometry(axes: Axes, survey: Drawable, grid_spacing: float | None) -> None:
     scale, unit = (1, "cells") if grid_spacing is None else (grid_spacing, "m")
     sources = scale * _distinct(survey.source_locations)
     receivers = scale * _distinct(survey.receiver_locations)
@@ -63,7 +86,7 @@ def _draw_geometry(axes: Axes, survey: Survey, grid_spacing: float | None) -> No
     axes.set_title(f"{shots} on {survey.shape[0]} x {survey.shape[1]} cells{of}", fontsize=10)
 
 
-def _draw_cells(axes: Axes, survey: Survey, scale: float) -> None:
+def _draw_cells(axes: Axes, survey: Drawable, scale: float) -> None:
     """The edges of the cells, where they can be told apart."""
     if max(survey.shape) > 120:
         return
@@ -74,14 +97,14 @@ def _draw_cells(axes: Axes, survey: Survey, scale: float) -> None:
     axes.vlines(columns, -scale / 2, scale * (nz - 0.5), **style)
 
 
-def _draw_wavelet(axes: Axes, survey: Survey) -> None:
+def _draw_wavelet(axes: Axes, survey: Drawable) -> None:
     axes.plot(survey.times, survey.wavelet, color=_WAVELET, linewidth=1.2)
     axes.set(xlabel="time (s)", ylabel="amplitude", xlim=(0, survey.times[-1] or None))
     axes.set_title(f"wavelet: {survey.num_times} samples of {1e3 * survey.dt:g} ms", fontsize=10)
     axes.grid(alpha=0.25)
 
 
-def _draw_spectrum(axes: Axes, survey: Survey) -> None:
+def _draw_spectrum(axes: Axes, survey: Drawable) -> None:
     # Padded with zeros, for a smooth curve of a short wavelet.
     length = 8 * survey.num_times
     spectrum = np.abs(np.fft.rfft(survey.wavelet, length))
@@ -99,7 +122,7 @@ def _draw_spectrum(axes: Axes, survey: Survey) -> None:
     axes.set(
         xlabel="frequency (Hz)",
         ylabel="relative amplitude",
-        xlim=(0, min(1.2 * BANDWIDTH * survey.peak_frequency, 0.5 / survey.dt)),
+        xlim=(0, min(MOST_FREQUENCIES * survey.peak_frequency, 0.5 / survey.dt)),
         ylim=(0, 1.2),
     )
     axes.set_title("its amplitude spectrum", fontsize=10)

@@ -11,17 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from ppl_memprior.forward.torch_bridge._evaluate import (
-    Functions,
-    Layout,
-    Tensors,
-    gather,
-    private,
-    record,
-    require,
-    size,
-    store,
-)
+from ppl_memprior.forward.torch_bridge._evaluate import gather, private, record, size, store
+from ppl_memprior.forward.torch_bridge._functions import Functions, Layout, Tensors, require
 from ppl_memprior.forward.torch_bridge._graphs import NO_GRAPH, STORE, Graph, read_token, token
 
 

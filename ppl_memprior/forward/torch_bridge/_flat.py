@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import Primitive
 
-from ppl_memprior.forward.torch_bridge._evaluate import Functions, Layout, require
+from ppl_memprior.forward.torch_bridge._functions import Functions, Layout, require
 from ppl_memprior.forward.torch_bridge._graphs import STORE
 
 _numbers = itertools.count(1)

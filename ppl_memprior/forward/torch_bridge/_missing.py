@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from ppl_memprior.forward.torch_bridge._evaluate import Functions, Layout
+from ppl_memprior.forward.torch_bridge._functions import Functions, Layout
 
 # What PyTorch says where a tensor that is being differentiated is handed to NumPy.
 _TO_NUMPY = ("Tensor that requires grad", "Tensor that doesn't have storage")

@@ -16,7 +16,7 @@ import numpy as np
 from jax.extend.core import JaxprEqn, Var
 from jax.interpreters import partial_eval as pe
 
-from ppl_memprior.forward.torch_bridge._evaluate import Layout
+from ppl_memprior.forward.torch_bridge._functions import Layout
 from ppl_memprior.forward.torch_bridge._graphs import TOKEN_LENGTH
 from ppl_memprior.forward.torch_bridge._primitives import (
     push_p,

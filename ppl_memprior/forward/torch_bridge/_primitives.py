@@ -23,7 +23,7 @@ from jax.interpreters import ad, batching, mlir
 
 from ppl_memprior.forward.torch_bridge import _evaluate as evaluate
 from ppl_memprior.forward.torch_bridge._cotangents import evaluate_cotangents
-from ppl_memprior.forward.torch_bridge._evaluate import Layout, require
+from ppl_memprior.forward.torch_bridge._functions import Layout, require
 from ppl_memprior.forward.torch_bridge._graphs import TOKEN_LENGTH
 
 try:

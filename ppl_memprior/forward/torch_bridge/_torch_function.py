@@ -17,8 +17,8 @@ import jax.numpy as jnp
 
 from ppl_memprior._arrays import real_array
 from ppl_memprior.forward.torch_bridge import _partial, _transpose  # noqa: F401  (JAX learns the rules by import)
-from ppl_memprior.forward.torch_bridge._evaluate import Layout, require
 from ppl_memprior.forward.torch_bridge._flat import FlatFunction
+from ppl_memprior.forward.torch_bridge._functions import Layout, require
 from ppl_memprior.forward.torch_bridge._primitives import value_p
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import jax.numpy as jnp
 from jax.interpreters import ad
 
-from ppl_memprior.forward.torch_bridge._evaluate import Layout
+from ppl_memprior.forward.torch_bridge._functions import Layout
 from ppl_memprior.forward.torch_bridge._primitives import (
     Carried,
     cotangents_p,

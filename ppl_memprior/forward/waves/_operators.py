@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ppl_memprior._arrays import real_array
-from ppl_memprior.forward.torch_bridge._evaluate import require
+from ppl_memprior.forward.torch_bridge._functions import require
 from ppl_memprior.forward.waves._limits import (
     Limits,
     checked_range,

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ppl_memprior.forward.survey import Survey
-from ppl_memprior.forward.torch_bridge._evaluate import require
+from ppl_memprior.forward.torch_bridge._functions import require
 from ppl_memprior.forward.waves._limits import Limits
 
 
