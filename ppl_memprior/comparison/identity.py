@@ -21,8 +21,8 @@ from ppl_memprior.problem.inverse_problem import InverseProblem
 #: Why fingerprints of what a user takes for one problem may differ.
 FINGERPRINT_HINT = (
     "the fingerprint covers the prior, the data, the names of the sites and the model's values at "
-    "the first and last example, in the numbers of its precision; another processor or version of "
-    "JAX rounds differently, and then it is another one too"
+    "the first, middle and last example, in the numbers of its precision; another processor or "
+    "version of JAX rounds differently, and then it is another one too"
 )
 
 
@@ -62,7 +62,7 @@ def differences(there: Mapping[Any, Any], here: Mapping[str, str]) -> str:
         there: attributes of stored draws.
         here: `identity_of`.
     """
-    if not set(here) <= set(there):
+    if not set(here) <= set(there) or "settings" in there:
         return "an earlier version stored it, without what its draws come from"
     found = []
     if there["problem"] != here["problem"]:

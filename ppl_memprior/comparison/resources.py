@@ -6,6 +6,7 @@ One `Resources` serves one run. Which methods run, and in which order, is left t
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
@@ -31,6 +32,7 @@ class Resources:
     store: Path | None = None
     progress: bool = False
     _made: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
+    _borrowed: list[float] = field(default_factory=list, repr=False, compare=False)
 
     def once(self, problem: InverseProblem, what: str, make: Callable[[], T]) -> T:
         """What `make` returns, made when it is first asked for and kept for the other methods.
@@ -41,9 +43,20 @@ class Resources:
             make: makes it.
         """
         key = id(problem), what
-        if key not in self._made:
-            self._made[key] = problem, make()  # the problem stays, and with it its identity
-        return self._made[key][1]
+        if key in self._made:
+            self._borrowed.append(self._made[key][2])
+            return self._made[key][1]
+        start = time.perf_counter()
+        made = make()
+        # the problem stays, and with it its identity
+        self._made[key] = problem, made, time.perf_counter() - start
+        return made
+
+    def take_borrowed_seconds(self) -> float:
+        """Wall time of what was shared, and not made anew, since the last call."""
+        seconds = sum(self._borrowed)
+        self._borrowed.clear()
+        return seconds
 
     def folder(self, what: str) -> Path | None:
         """A folder of the store for one kind of work; None without a store.

@@ -29,6 +29,7 @@ from ppl_memprior.comparison.identity import (
 from ppl_memprior.comparison.methods import Method
 from ppl_memprior.comparison.methods.registry import alternatives, label_of, resolved
 from ppl_memprior.comparison.resources import Resources
+from ppl_memprior.comparison.returned_draws import check_draws
 from ppl_memprior.comparison.trees.datatree import to_datatree
 from ppl_memprior.comparison.trees.labels import (
     check_site_names,
@@ -40,7 +41,7 @@ from ppl_memprior.comparison.trees.labels import (
 )
 from ppl_memprior.comparison.trees.prior_groups import NUM_PRIOR_DRAWS, prior_groups
 from ppl_memprior.comparison.trees.storage import load_trees, save_trees
-from ppl_memprior.inference import Draws, check_executor
+from ppl_memprior.inference import check_executor
 from ppl_memprior.problem.inverse_problem import InverseProblem, require_problem
 
 DRAWS_FILE = "draws.nc"
@@ -101,7 +102,8 @@ def run(
         what the draws come from: `problem` (a fingerprint), `precision`, `key`, `truth`, `method`
         (its name) and `options`; of "psis" also `log_evidence_error`, `khat`,
         `num_importance_draws`, `importance_ess` and `ess` (of the draws taken among the weighted
-        ones). What two methods share is made once and counts for each of them.
+        ones). What two methods share is made once. Its
+        cost and wall time count for each of them.
 
     Raises:
         TypeError: an argument of another type, before any work is done.
@@ -124,6 +126,7 @@ def run(
     unfinished = None if store is None else Path(store) / UNFINISHED
     resources = Resources(executor=executor, store=unfinished, progress=progress)
     identity = identity_of(problem, rng_key, known)
+    identities = {label_of(method): method_identity(method) for method in chosen}
     finished = {}
     if store is not None:
         stored = stored_draws(store, identity, chosen)
@@ -142,10 +145,10 @@ def run(
         key = jax.random.fold_in(rng_key, zlib.crc32(label.encode()))
         start = time.perf_counter()
         draws = method.draw(problem, key, resources)
-        _require_draws(label, draws, problem)
-        seconds = time.perf_counter() - start
+        seconds = time.perf_counter() - start + resources.take_borrowed_seconds()
+        check_draws(label, draws, problem)
         tree = to_datatree(problem, draws, truth=known, prior=prior, progress=progress)
-        tree.attrs.update({"seconds": seconds, **identity, **method_identity(method)})
+        tree.attrs.update({"seconds": seconds, **identity, **identities[label]})
         tree.attrs["remedy"] = getattr(method, "remedy", "")
         tree.attrs["methods_that_apply"] = recommended
         finished[label] = labelled(tree, *labels)
@@ -203,20 +206,6 @@ def stored_draws(
                 f"{found}. Give the method another label, choose another folder, or remove that one"
             )
     return trees
-
-
-def _require_draws(label: str, draws: Any, problem: InverseProblem) -> None:
-    """Raise unless a method has returned draws of every latent site."""
-    if not isinstance(draws, Draws):
-        raise TypeError(
-            f"the method {label!r} must return inference.Draws, got {type(draws).__name__}"
-        )
-    missing = {problem.prior_name, *problem.extra_latents} - set(draws.latents)
-    if missing:
-        raise ValueError(
-            f"the method {label!r} returned draws of {sorted(draws.latents)}; those of "
-            f"{sorted(missing)} are missing"
-        )
 
 
 def _check_key(rng_key: Any) -> None:

@@ -82,8 +82,8 @@ def _require_one(
 
 
 def _problem(tree: xr.DataTree) -> str | None:
-    if "problem" not in tree.attrs:
-        return None
+    if "problem" not in tree.attrs or "settings" in tree.attrs:
+        return None  # earlier versions had no fingerprint, or another one
     precision = tree.attrs.get("precision")
     return str(tree.attrs["problem"])[:8] + (f" ({precision})" if precision else "")
 

@@ -51,8 +51,11 @@ def _digest(problem: InverseProblem) -> str:
     parts.append(repr((*names, problem.deterministic_names)))
 
     def probe(x: jax.Array) -> Any:
-        others = problem.draw_extra_latents(x)
-        return problem.log_likelihood(x, **others), problem.deterministics(x, **others), others
+        # one trace, one forward solve: a callback is not made twice
+        trace = problem._run({problem.prior_name: x})
+        sites = (*problem.deterministic_names, *problem.extra_latents)
+        log_likelihood = problem._sum_log_likelihood(trace)
+        return log_likelihood, {name: trace[name]["value"] for name in sites}
 
     compiled = jax.jit(probe)
     for example in (examples[0], examples[len(examples) // 2], examples[-1]):

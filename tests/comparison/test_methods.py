@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import pickle
+import time
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -18,8 +19,10 @@ from ppl_memprior import compare, methods, run
 from ppl_memprior.comparison import load_trees
 from ppl_memprior.comparison.identity import method_differences, method_identity
 from ppl_memprior.comparison.methods.options import options_of
+from ppl_memprior.comparison.methods.values import plain
 from ppl_memprior.comparison.resources import Resources
-from ppl_memprior.inference import Cost, Draws
+from ppl_memprior.comparison.returned_draws import check_draws
+from ppl_memprior.inference import Cost, Draws, default_proposal
 
 KEY = jax.random.key(0)
 
@@ -151,14 +154,21 @@ def test_another_method_of_the_same_store_may_have_other_options(cubic_problem, 
 
 
 @pytest.mark.parametrize("stored", [False, True])
-def test_methods_of_one_run_linearize_once(cubic_problem, tmp_path, capsys, stored):
-    """Both want the posterior linearized at its modes; its bar is shown once."""
+def test_methods_of_one_run_linearize_once(cubic_problem, tmp_path, monkeypatch, stored):
+    """Both want the posterior linearized at its modes."""
+    made = []
+
+    def counted(problem, **arguments):
+        made.append(arguments["store"])
+        return default_proposal(problem, **arguments)
+
+    monkeypatch.setattr("ppl_memprior.comparison.methods._proposal.default_proposal", counted)
     tiny = methods.configured(
         ["psis", "mode-jump"], num_samples=4, num_warmup=2, num_chains=1, num_importance_draws=25
     )
-    runs = run(cubic_problem(0.0, 0.3), tiny, KEY, store=tmp_path if stored else None)
-    # a bar begins at zero
-    assert capsys.readouterr().err.count("linearize: examples:   0%") == 1
+    store = tmp_path if stored else None
+    runs = run(cubic_problem(0.0, 0.3), tiny, KEY, store=store, progress=False)
+    assert len(made) == 1 and (made[0] is not None) == stored
     # each is charged for it nevertheless, as if it had run alone
     assert runs["psis"].attrs["num_gradient_evaluations"] >= 5
     jumps = runs["mode-jump"]
@@ -219,14 +229,85 @@ def test_options_are_read_from_text():
 
 
 @pytest.mark.parametrize(
-    ("draws", "error", "message"),
+    ("one", "other"),
     [
-        ({"x": np.zeros((1, 4))}, TypeError, "must return inference.Draws, got dict"),
-        (Draws(latents={"y": np.zeros((1, 4))}, cost=Cost()), ValueError, r"\['x'\] are missing"),
+        (dist.Normal(0.0, 1.0).to_event(0), dist.Cauchy(0.0, 1.0).to_event(0)),
+        (
+            dist.Normal(0.0, 1.0).expand([2]).to_event(1),
+            dist.Laplace(0.0, 1.0).expand([2]).to_event(1),
+        ),
+        ({"a": 1, "b": 2}, {"c": 1, "d": 2}),
+        ((1, None), (None, 1)),
+        ([1, [2, 3]], [[1, 2], 3]),
+        (np.zeros(3), np.ones(3)),
+        (jax.random.key(0), jax.random.key(1)),
+        (lambda x: x + 1, lambda x: x + 2),
+        (Flat(), Flat(width=2.0)),
     ],
+    ids=str,
 )
-def test_what_a_method_returns_is_checked(cubic_problem, draws, error, message):
+def test_values_of_options_are_told_apart_by_their_content(one, other):
+    assert plain("option", one) != plain("option", other)
+    assert plain("option", one) == plain("option", copy.copy(one))
+    assert " at 0x" not in plain("option", one)
+
+
+def test_a_value_without_content_is_refused_before_any_work(cubic_problem):
     method = Bare()
-    method.draw = lambda *_: draws
-    with pytest.raises(error, match=message):
+    method.denoiser = object()
+    with pytest.raises(TypeError, match="option denoiser holds a object, by which draws cannot"):
         run(cubic_problem(0.0, 0.3), [method], KEY, progress=False)
+
+
+def test_attributes_of_a_bare_object_are_its_options(cubic_problem, tmp_path):
+    method = Bare()
+    method.width = 1.0
+    run(cubic_problem(0.0, 0.3), [method], KEY, store=tmp_path, progress=False)
+    method.width = 2.0
+    with pytest.raises(ValueError, match="option width 1.0 there, 2.0 here"):
+        run(cubic_problem(0.0, 0.3), [method], KEY, store=tmp_path, progress=False)
+
+
+@pytest.mark.parametrize("label", [".", "..", "a/b", " "])
+def test_labels_that_no_file_can_hold_are_refused(cubic_problem, label):
+    with pytest.raises(ValueError, match="label must be text without '/' that is more than dots"):
+        run(cubic_problem(0.0, 0.3), [Flat(label=label)], KEY)
+
+
+X = np.zeros((1, 8), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("parts", "error", "message"),
+    [
+        ({"latents": {"x": X[0]}}, ValueError, r"shape \(chains, draws, \*event\); got .* \(8,\)"),
+        ({"latents": {"x": X[:, :0]}}, ValueError, "at least one chain of at least 4 draws"),
+        ({"latents": {"x": X[..., None]}}, ValueError, r"of shape \(1, 8\), got \(1, 8, 1\)"),
+        ({"latents": {"x": X, "z": X}}, ValueError, r"sites \['x'\], got those of \['x', 'z'\]"),
+        ({"sample_stats": {"a": X[:, :7]}}, ValueError, r"statistic 'a' of shape \(1, 8\)"),
+        ({"example_weights": np.ones(7)}, ValueError, r"example_weights of shape \(5,\), got \(7"),
+        ({"cost": None}, TypeError, "its cost as inference.Cost, got NoneType"),
+        ({"numbers": {"a": "text"}}, TypeError, "single numbers, got 'a' = str 'text'"),
+        ({"numbers": {"prior_site": 1}}, ValueError, "'prior_site' under another name"),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_draws_of_another_form_are_named(cubic_problem, parts, error, message):
+    given = {"latents": {"x": X}, "cost": Cost(), "independent": False, **parts}
+    with pytest.raises(error, match=f"the method 'bare' must return .*{message}"):
+        check_draws("bare", Draws(**given), cubic_problem(0.0, 0.3))
+
+
+def test_what_is_no_draws_is_named(cubic_problem):
+    with pytest.raises(TypeError, match="must return inference.Draws, got dict"):
+        check_draws("bare", {"x": X}, cubic_problem(0.0, 0.3))
+
+
+def test_the_wall_time_of_what_is_shared_counts_for_each():
+    resources = Resources()
+    problem = object()
+    resources.once(problem, "slow", lambda: time.sleep(0.02))
+    assert resources.take_borrowed_seconds() == 0.0, "its own time counts as it passes"
+    resources.once(problem, "slow", lambda: None)
+    assert resources.take_borrowed_seconds() >= 0.02
+    assert resources.take_borrowed_seconds() == 0.0

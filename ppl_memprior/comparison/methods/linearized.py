@@ -45,10 +45,10 @@ class Linearized(Method):
 
     def draw(self, problem: InverseProblem, key: jax.Array, resources: Resources) -> Draws:
         options: dict[str, Any] = {
-            "iterations": self.iterations,
-            "accuracy": self.accuracy,
-            "max_rank": self.max_rank,
-            "neglect": self.neglect,
+            "iterations": int(self.iterations),
+            "accuracy": float(self.accuracy),
+            "max_rank": None if self.max_rank is None else int(self.max_rank),
+            "neglect": float(self.neglect),
         }
         posterior = linearize(
             problem,

@@ -13,9 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import jax
-
-from ppl_memprior.problem._fingerprint import hash_of
+from ppl_memprior.comparison.methods.values import plain
 
 _KEY = "option"
 
@@ -116,10 +114,12 @@ def require_known(kind: type, names: Any) -> None:
 
 
 def option_names(kind: Any) -> tuple[str, ...]:
-    """Names of a method's options; its label is none of them."""
-    if not dataclasses.is_dataclass(kind):
-        return ()
-    return tuple(field.name for field in dataclasses.fields(kind) if field.name != "label")
+    """Names of a method's options: fields of a dataclass, or attributes of another object."""
+    if dataclasses.is_dataclass(kind):
+        names = [field.name for field in dataclasses.fields(kind)]
+    else:
+        names = [name for name in getattr(kind, "__dict__", {}) if not name.startswith("_")]
+    return tuple(name for name in names if name not in ("name", "label"))
 
 
 def read_options(kind: type, texts: Mapping[str, str]) -> dict[str, Any]:
@@ -133,6 +133,8 @@ def read_options(kind: type, texts: Mapping[str, str]) -> dict[str, Any]:
         TypeError: an unknown option (with the nearest name), or one that is given in Python only.
         ValueError: text that is no value of the option.
     """
+    if "label" in texts:
+        raise ValueError("a label is given with the methods, --methods LABEL=NAME")
     require_known(kind, texts)
     fields = {field.name: field for field in dataclasses.fields(kind)}
     values: dict[str, Any] = {}
@@ -155,37 +157,31 @@ def read_options(kind: type, texts: Mapping[str, str]) -> dict[str, Any]:
 def options_of(method: Any) -> dict[str, Any]:
     """A method's options as texts and numbers, of which draws can be told apart.
 
-    Whatever is no number, text or None (a distribution, a network) is seen through its type and
-    the hash of its arrays.
+    Returns:
+        By the option's name its value, as `values.plain` gives it.
+
+    Raises:
+        TypeError: an option by whose value draws cannot be told apart.
     """
-    return {name: _plain(getattr(method, name)) for name in option_names(method)}
+    return {name: plain(name, getattr(method, name)) for name in option_names(method)}
 
 
 def default_options(method: Any) -> dict[str, Any]:
     """The defaults of a method's options, in the form of `options_of`."""
     if not dataclasses.is_dataclass(method):
         return {}
-    return {
-        field.name: _plain(field.default)
-        for field in dataclasses.fields(method)
-        if field.name != "label" and field.default is not dataclasses.MISSING
-    }
+    found = {}
+    for field in dataclasses.fields(method):
+        if field.name == "label":
+            continue
+        if field.default is not dataclasses.MISSING:
+            found[field.name] = plain(field.name, field.default)
+        elif field.default_factory is not dataclasses.MISSING:
+            found[field.name] = plain(field.name, field.default_factory())
+    return found
 
 
 def nearest(name: Any, known: Any) -> str:
     """` Did you mean 'x'?`, or nothing where no known name is near."""
     found = difflib.get_close_matches(str(name), list(known), 1)
     return f" Did you mean {found[0]!r}?" if found else ""
-
-
-def _plain(value: Any) -> Any:
-    if value is None or isinstance(value, str | bool):
-        return value
-    if isinstance(value, numbers.Integral):
-        return int(value)
-    if isinstance(value, numbers.Real):
-        return float(value)
-    leaves = jax.tree.leaves(value)
-    if any(leaf is value for leaf in leaves) and not hasattr(value, "shape"):
-        return f"{type(value).__name__} {value!r}"
-    return f"{type(value).__name__} {hash_of(*leaves)[:16]}"

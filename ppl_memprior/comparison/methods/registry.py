@@ -58,8 +58,10 @@ def resolved(methods: Any) -> tuple[Method, ...]:
             raise ValueError(
                 f"two methods have the label {label!r}; give one of them another, label='{label}-2'"
             )
-        if not label or "/" in label:
-            raise ValueError(f"a method's label must be text without '/', got {label!r}")
+        if "/" in label or label.strip(". ") == "":
+            raise ValueError(
+                f"a method's label must be text without '/' that is more than dots, got {label!r}"
+            )
     return found
 
 

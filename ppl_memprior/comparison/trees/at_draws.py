@@ -21,6 +21,7 @@ from ppl_memprior._execution.progress import (
     progress_bar,
     told_plainly,
 )
+from ppl_memprior._failures import has_failed
 from ppl_memprior.comparison.trees.observed_sites import (
     data_sites,
     elementwise,
@@ -40,6 +41,7 @@ class AtDraws:
         deterministics: values of the deterministic sites by name, shape (n, *event_shape).
         mean_responsibility: mean over the draws, shape (N,).
         chi_square: shape (n,); None where a site's noise is not Gaussian.
+        failed: whether the simulation fails at each draw, shape (n,).
         log_likelihood: of each datum at the chosen draws, by observed site.
         predictive: data drawn at the chosen draws, by observed site, masked ones too. Sites whose
             distribution cannot be drawn from are left out.
@@ -49,6 +51,7 @@ class AtDraws:
     deterministics: Mapping[str, np.ndarray]
     mean_responsibility: np.ndarray
     chi_square: np.ndarray | None
+    failed: np.ndarray
     log_likelihood: Mapping[str, np.ndarray]
     predictive: Mapping[str, np.ndarray]
     num_evaluations: int
@@ -100,10 +103,14 @@ def at_draws(
         )
         for i, (name, leaves) in enumerate(at_chosen["noise"].items())
     }
+    failed = found["failed"]
+    if "chi_square" in found:
+        failed |= ~np.isfinite(found["chi_square"])
     return AtDraws(
         deterministics={n: v[inverse] for n, v in found["deterministics"].items()},
         mean_responsibility=responsibility.astype(problem.examples.dtype),
         chi_square=found["chi_square"][inverse] if "chi_square" in found else None,
+        failed=failed[inverse],
         log_likelihood={n: v[places] for n, v in at_chosen["log_likelihood"].items()},
         predictive=predictive,
         num_evaluations=len(first),
@@ -117,6 +124,26 @@ def can_sample(fn: Any) -> bool:
     except Exception:  # a user's own distribution may raise anything here
         return False
     return True
+
+
+def is_defined(fn: Any) -> jax.Array:
+    """Whether no parameter of a distribution is NaN, as those of a failed simulation are."""
+    floating = [leaf for leaf in _leaves(fn) if jnp.issubdtype(leaf.dtype, jnp.floating)]
+    return ~jnp.any(jnp.asarray([jnp.any(jnp.isnan(leaf)) for leaf in floating], dtype=bool))
+
+
+def nan_where_undefined(values: np.ndarray, defined: np.ndarray) -> np.ndarray:
+    """Predictions with NaN where their distribution is not defined, also of whole numbers.
+
+    Args:
+        values: shape (n, *data_shape).
+        defined: shape (n,).
+    """
+    if np.all(defined):
+        return values
+    found = values.astype(np.result_type(values.dtype, np.float32))
+    found[~defined] = np.nan
+    return found
 
 
 @dataclass(frozen=True)
@@ -152,12 +179,13 @@ class _Noise:
     ) -> np.ndarray:
         """A prediction for each of `which`, the number of a kept distribution."""
 
-        def one(item: tuple[jax.Array, list[jax.Array]]) -> jax.Array:
+        def one(item: tuple[jax.Array, list[jax.Array]]) -> tuple[jax.Array, jax.Array]:
             key, leaves = item
-            return self.together(leaves, fixed).sample(key)
+            fn = self.together(leaves, fixed)
+            return fn.sample(key), is_defined(fn)
 
         items = (jax.random.split(rng_key, len(which)), [leaf[which] for leaf in varying])
-        return map_in_batches(one, items, elements_per_item=self.size)
+        return nan_where_undefined(*map_in_batches(one, items, elements_per_item=self.size))
 
 
 @dataclass(frozen=True)
@@ -193,6 +221,8 @@ def _make_program(problem: InverseProblem) -> _Program:
             "responsibilities": prior.responsibilities(x),
             "log_likelihood": {name: log_likelihoods(trace[name]) for name in problem.observed},
         }
+        total = sum(map(jnp.sum, each["log_likelihood"].values()), jnp.zeros(()))
+        each["failed"] = has_failed(total)
         if problem.has_residual:
             sites = [gaussian_site(trace[name]) for name in problem.observed]
             squares = [jnp.sum(site.whitened() ** 2) for site in sites if site is not None]

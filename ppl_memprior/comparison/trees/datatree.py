@@ -100,8 +100,11 @@ def tree_of_draws(
 
         The attribute `bandwidth` of a latent bandwidth is its mean over the draws. Draws at which
         the simulation fails have a `chi_square` that is not finite; `num_failed_draws` counts them.
-        `num_predictive_evaluations` and `num_prior_evaluations` count the forward solves that were
-        made for the tree, one for each distinct draw and for each draw from the prior.
+        Forward solves for the tree are counted: `num_predictive_evaluations`, one for each distinct
+        draw; `num_prior_evaluations`, one for each draw from the prior; and
+        `num_example_evaluations`, one for each example and for the truth where the model has
+        deterministic sites. Those at examples and at draws from the prior are made once for all
+        trees of a problem.
     """
     latents = {name: np.asarray(value) for name, value in draws.latents.items()}
     chains, length = latents[problem.prior_name].shape[:2]
@@ -136,7 +139,7 @@ def tree_of_draws(
     if prior is not None:
         groups |= _of_prior(problem, prior)
     if truth is not None:
-        at_truth = _at_fields(problem, jnp.asarray(truth[problem.prior_name])[None])
+        at_truth = _deterministics(problem, jnp.asarray(truth[problem.prior_name])[None])
         groups["/truth"] = dataset({**{n: v[0] for n, v in at_truth.items()}, **truth}, ())
     tree = xr.DataTree.from_dict({n: g for n, g in groups.items() if g.data_vars})
     tree.attrs.update(
@@ -146,8 +149,9 @@ def tree_of_draws(
             "latent_sites": json.dumps(list(latents)),
             "independent_draws": int(draws.independent),
             **({"exchangeable_draws": 1} if draws.exchangeable else {}),
-            "num_failed_draws": _tell_failed_draws(found.chi_square),
+            "num_failed_draws": _tell_failed_draws(found.failed),
             "num_predictive_evaluations": found.num_evaluations,
+            "num_example_evaluations": _num_example_evaluations(problem, truth),
             **({} if prior is None else {"num_prior_evaluations": prior.num_evaluations}),
             **bandwidth,
             **draws.numbers,
@@ -160,7 +164,7 @@ def _examples(
     problem: InverseProblem, draws: Draws, found: AtDraws, representative: np.ndarray
 ) -> xr.Dataset:
     """What is known of each example."""
-    values: dict[str, Any] = dict(_at_fields(problem, problem.examples))
+    values: dict[str, Any] = {problem.prior_name: problem.examples, **_at_examples(problem)}
     values["prior_weight"] = np.exp(np.asarray(problem.prior.log_weights))
     values["mean_responsibility"] = found.mean_responsibility
     values["representative"] = representative
@@ -188,17 +192,18 @@ def _at_kept(
     return group
 
 
-def _tell_failed_draws(chi_square: np.ndarray | None) -> int:
+def _tell_failed_draws(failed: np.ndarray) -> int:
     """Warn of draws at which the simulation fails, and count them."""
-    if chi_square is None:
-        return 0
-    failed = np.flatnonzero(~np.isfinite(chi_square))
-    return tell_count("the posterior", len(failed), len(chi_square), "draws", first_few(failed))
+    numbers = np.flatnonzero(failed)
+    return tell_count("the posterior", len(numbers), len(failed), "draws", first_few(numbers))
 
 
 def _num_predicted(problem: InverseProblem) -> int:
-    """Numbers of one prediction."""
-    return sum(problem.data[name].size for name in data_sites(problem))
+    """Numbers of one prediction, without masked data."""
+    kept = masks(problem)
+    shares = {name: float(np.mean(mask)) for name, mask in kept.items()}
+    sizes = {name: problem.data[name].size for name in data_sites(problem)}
+    return sum(round(size * shares.get(name, 1.0)) for name, size in sizes.items())
 
 
 def _kept_draws(length: int, numbers: int) -> np.ndarray:
@@ -246,12 +251,28 @@ def _narrowest(problem: InverseProblem, bandwidth: float) -> float:
     return min(bandwidth, float(jnp.min(scales, initial=bandwidth)))
 
 
-def _at_fields(problem: InverseProblem, x: jax.Array) -> dict[str, np.ndarray]:
-    """The prior's site and the deterministic sites it alone decides, at each of x."""
-    values = {problem.prior_name: np.asarray(x)}
-    if problem.deterministic_names and not problem.extra_latents:
-        values |= map_in_batches(problem.deterministics, x, elements_per_item=problem.num_data)
-    return values
+def _at_examples(problem: InverseProblem) -> dict[str, np.ndarray]:
+    """The deterministic sites that the prior's site alone decides, at each example; made once."""
+    key = "deterministic sites at the examples"
+    if key not in problem.derived:
+        problem.derived[key] = _deterministics(problem, problem.examples)
+    return problem.derived[key]
+
+
+def _deterministics(problem: InverseProblem, x: jax.Array) -> dict[str, np.ndarray]:
+    """The deterministic sites that the prior's site alone decides, at each of x."""
+    if not problem.deterministic_names or problem.extra_latents:
+        return {}
+    return map_in_batches(problem.deterministics, x, elements_per_item=problem.num_data)
+
+
+def _num_example_evaluations(
+    problem: InverseProblem, truth: Mapping[str, np.ndarray] | None
+) -> int:
+    """Forward solves that `_deterministics` may take, at the examples and at the truth."""
+    if not problem.deterministic_names or problem.extra_latents:
+        return 0
+    return problem.num_examples + (truth is not None)
 
 
 __all__ = ["MAX_GROUP_NUMBERS", "to_datatree", "tree_of_draws"]

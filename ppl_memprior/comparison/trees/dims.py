@@ -28,7 +28,7 @@ def event_dims(name: str, shape: tuple[int, ...], field: tuple[int, ...] | None)
 
 
 def datum_dim(site: str) -> str:
-    """The one dimension that the data of a site stand along where some of them are masked."""
+    """The one dimension of a site's data where some are masked, or where there is one number."""
     return f"{site}_datum"
 
 
@@ -48,8 +48,9 @@ def dataset(
     Args:
         values: arrays by the site's name, shape (*lead, *event_shape).
         lead: names of the leading dimensions, which are numbered.
-        masks: which data count, by site, shape of the first axes of the event. The sites named
-            keep these data only.
+        masks: of observed sites: which data count, by site, shape of the first axes of the event.
+            The sites named keep these data only. A single number stands along a dimension of
+            length one, which ArviZ's figures of data need. None for other sites.
         draws: numbers of the draws, where they are not 0, 1, ...
     """
     arrays: dict[str, Any] = {}
@@ -65,6 +66,8 @@ def dataset(
             dims = (datum_dim(name), *dims[mask.ndim :])
             for axis, places in enumerate(np.nonzero(mask)):
                 coords[datum_index(name, axis)] = (datum_dim(name), places)
+        elif masks is not None and not event:
+            array, dims = array[..., None], (datum_dim(name),)
         arrays[name] = ((*lead, *dims), array)
     if draws is not None:
         coords["draw"] = draws

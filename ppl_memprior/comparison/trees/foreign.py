@@ -16,6 +16,7 @@ from numpyro.infer import MCMC
 
 from ppl_memprior._arrays import real_array
 from ppl_memprior.comparison.methods.registry import alternatives
+from ppl_memprior.comparison.returned_draws import LEAST_DRAWS
 from ppl_memprior.comparison.trees.datatree import tree_of_draws
 from ppl_memprior.comparison.trees.dims import NUMBERED, datum_dim, is_numbered
 from ppl_memprior.comparison.trees.labels import labelled, site_shapes
@@ -164,12 +165,13 @@ def _arrays(name: str, values: dict[Any, Any]) -> dict[str, Any]:
     """Labelled arrays with chain and draw in front; other arrays as they are."""
     found = {}
     for site, value in values.items():
-        if isinstance(value, xr.DataArray) and set(_LEAD) & set(value.dims):
+        if isinstance(value, xr.DataArray):
             missing = [dim for dim in _LEAD if dim not in value.dims]
             if missing:
                 raise ValueError(
                     f"the posterior {name!r} has draws of {site!r} with the dimensions "
-                    f"{value.dims}; {missing[0]!r} is missing, value.expand_dims({missing[0]!r})"
+                    f"{value.dims}; {missing[0]!r} is missing, value.expand_dims({missing[0]!r}) "
+                    f"or value.rename({{...: {missing[0]!r}}})"
                 )
             value = value.transpose(*_LEAD, ...)
         found[str(site)] = value
@@ -206,10 +208,10 @@ def _checked(name: str, values: Mapping[str, Any], problem: InverseProblem) -> d
     for site, like in wanted.items():
         what = f"the draws of {site!r} in the posterior {name!r}"
         array = np.asarray(real_array(what, values[site]))
-        if array.ndim < 2:
+        if array.ndim < 2 or array.shape[1:] == shapes[site] != array.shape[2:]:
             raise ValueError(
                 f"{what} have the shape {array.shape}; the first two dimensions must be chains and "
-                "draws, values[None] for one chain"
+                "draws: values[None] for one chain, get_samples(group_by_chain=True) of an MCMC"
             )
         if array.shape[2:] != shapes[site]:
             raise ValueError(
@@ -221,6 +223,11 @@ def _checked(name: str, values: Mapping[str, Any], problem: InverseProblem) -> d
             raise ValueError(
                 f"{what} are {array.shape[0]} chains of {array.shape[1]} draws; all sites must "
                 "have as many, and at least one"
+            )
+        if array.shape[1] < LEAST_DRAWS:
+            raise ValueError(
+                f"{what} are {array.shape[0]} chains of {array.shape[1]} draws; diagnostics of "
+                f"chains need at least {LEAST_DRAWS} draws of each"
             )
         array = array.astype(like.dtype)
         bad = int(np.sum(~np.isfinite(array)))

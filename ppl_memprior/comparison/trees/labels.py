@@ -283,6 +283,7 @@ def labelled(
     field = _field_shape(shapes, coords, dims)
     prior_site = str(tree.attrs["prior_site"])
     groups = {}
+    axes = {*coords, *(dim for names in dims.values() for dim in names)}
     for node in tree.subtree:
         dataset = node.to_dataset(inherit=False)
         variables = {}
@@ -296,7 +297,7 @@ def labelled(
             if is_site:
                 own = field if site in shapes else None
                 named = _named_dims(values, site, dims.get(site), own)
-            variables[name] = (named, values.to_numpy(), attrs)
+            variables[_unlike(str(name), is_site, axes)] = (named, values.to_numpy(), attrs)
         kept = {
             name: values
             for name, values in dataset.coords.items()
@@ -308,6 +309,11 @@ def labelled(
     copy = xr.DataTree.from_dict(groups)
     copy.attrs.update(tree.attrs)
     return copy
+
+
+def _unlike(name: str, is_site: bool, dims: set[str]) -> str:
+    """The name of a variable; of an argument of the model, another one where a dimension has it."""
+    return f"{name}_argument" if name in dims and not is_site else name
 
 
 def _event_shape(values: xr.DataArray) -> tuple[int, ...]:

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from ppl_memprior._execution.progress import map_in_batches
-from ppl_memprior.comparison.trees.at_draws import can_sample
+from ppl_memprior.comparison.trees.at_draws import can_sample, is_defined, nan_where_undefined
 from ppl_memprior.comparison.trees.observed_sites import data_sites, elementwise
 from ppl_memprior.problem.inverse_problem import InverseProblem
 
@@ -73,7 +73,8 @@ def prior_groups(
         for i, name in enumerate(data_sites(problem)):
             noise = elementwise(trace[name]["fn"])
             if can_sample(noise):
-                data[name] = noise.sample(jax.random.fold_in(noise_key, i))
+                drawn = noise.sample(jax.random.fold_in(noise_key, i))
+                data[name] = drawn, is_defined(noise)
         return sites, data
 
     sites, predictive = map_in_batches(
@@ -84,4 +85,5 @@ def prior_groups(
         description="forward solves at draws from the prior",
         progress=progress,
     )
+    predictive = {name: nan_where_undefined(*pair) for name, pair in predictive.items()}
     return PriorDraws({name: sites[name] for name in names}, predictive, int(num_prior_draws))

@@ -54,7 +54,8 @@ def judge(
     Raises:
         TypeError: rules that are not functions, before any is asked; or a rule that returns
             something else than a list of verdicts (which rule).
-        ValueError: no posterior.
+        ValueError: no posterior; or a rule that speaks about a posterior that is not there.
+        RuntimeError: a rule that raises (which).
 
     Example: a rule of your own, `judge(reading, extra_rules=[judge_speed])`::
 
@@ -88,15 +89,30 @@ def _checked(name: str, rules: Any) -> tuple[Rule, ...]:
     return tuple(rules)
 
 
+def _check_names(name: str, verdicts: list[Verdict], reading: Reading) -> None:
+    known = [s.method for s in reading.summaries]
+    strange = [label for v in verdicts for label in v.about if label not in known]
+    if strange:
+        raise ValueError(
+            f"the rule {name} speaks about {strange[0]!r}, which is none of the posteriors {known}"
+        )
+
+
 def _answer(rule: Rule, reading: Reading) -> list[Verdict]:
-    found: Any = rule(reading)
+    name = getattr(rule, "__qualname__", repr(rule))
+    try:
+        found: Any = rule(reading)
+    except Exception as error:
+        raise RuntimeError(
+            f"the rule {name} cannot be asked: {type(error).__name__}: {error}"
+        ) from error
     if not isinstance(found, list):
         given = f"{type(found).__name__} {found!r}"
     elif others := [v for v in found if not isinstance(v, Verdict)]:
         given = f"a list with {type(others[0]).__name__} {others[0]!r}"
     else:
+        _check_names(name, found, reading)
         return found
-    name = getattr(rule, "__qualname__", repr(rule))
     raise TypeError(
         f"the rule {name} must return a list of Verdict, an empty one where it has nothing to "
         f"say; it returned {given}"

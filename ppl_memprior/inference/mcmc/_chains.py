@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import jax
 import numpy as np
 import numpyro
+from numpyro import handlers
 from numpyro.infer import MCMC, NUTS, init_to_sample
 from numpyro.infer.mcmc import MCMCKernel
 
@@ -24,9 +26,15 @@ WARMUP_TREE_DEPTH = 5
 
 
 def nuts_kernel(problem: InverseProblem, max_tree_depth: int) -> NUTS:
-    """NumPyro's NUTS on the problem's model, each chain started from its own draw of the prior."""
+    """NumPyro's NUTS on the problem's latent sites, each chain started from its own prior draw."""
     depths = min(WARMUP_TREE_DEPTH, max_tree_depth), max_tree_depth
-    return NUTS(problem.model, init_strategy=init_to_sample, max_tree_depth=depths)
+    model = handlers.block(problem.model, hide_fn=_is_deterministic)
+    return NUTS(model, init_strategy=init_to_sample, max_tree_depth=depths)
+
+
+def _is_deterministic(site: dict[str, Any]) -> bool:
+    """Whether NumPyro would run the model once more for a site, at every draw and uncounted."""
+    return site["type"] == "deterministic"
 
 
 def run_chains(
@@ -54,8 +62,10 @@ def run_chains(
         progress: show NumPyro's bar, on stderr.
 
     Returns:
-        The draws of all latent sites and the statistics. Their cost includes the warmup. Within a
-        trajectory of NUTS a failed simulation ends the trajectory and counts as a divergence.
+        The draws of all latent sites and the statistics. Their cost includes the warmup, and counts
+        what each chain needs: a chain that waits for a longer trajectory of another chain computes
+        on, and drops the result. Within a trajectory of NUTS a failed simulation ends the
+        trajectory and counts as a divergence.
     """
     mcmc = MCMC(
         kernel,

@@ -6,11 +6,15 @@ import matplotlib
 
 matplotlib.use("Agg")
 
+import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
+import numpyro
+import numpyro.distributions as dist
 import pytest
 from scipy import stats
 
+from ppl_memprior import DiffusionMixturePrior, InverseProblem
 from ppl_memprior._arviz import az
 from ppl_memprior.comparison.trees.datatree import to_datatree
 from ppl_memprior.inference.draws import Cost, Draws
@@ -82,3 +86,17 @@ def test_probability_integral_transform(tree, kinds_problem):
     expected = stats.norm.cdf(kinds_problem.data["grid"], field, SCALE)
     # five standard errors of a share among 400 draws, and the draws' own spread
     np.testing.assert_allclose(found, expected, atol=0.5 * 5 / 20 + 0.05)
+
+
+def test_figures_of_a_single_datum():
+    """ArviZ's figures of data need a dimension."""
+
+    def model(y=None):
+        x = numpyro.sample("x", DiffusionMixturePrior(jnp.asarray([0.0, 1.0]), 0.5))
+        numpyro.sample("y", dist.Normal(x, SCALE), obs=y)
+
+    problem = InverseProblem(model, y=0.3)
+    x = np.random.default_rng(0).normal(0.3, 0.1, size=(2, 100)).astype(np.float32)
+    single = to_datatree(problem, Draws(latents={"x": x}, cost=Cost()))
+    assert az.plot_ppc_dist(single, num_samples=5, backend="matplotlib") is not None
+    assert np.isfinite(az.loo(single).elpd)

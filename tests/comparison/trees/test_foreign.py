@@ -157,6 +157,17 @@ NAN = np.where(np.arange(20) == 3, np.nan, NOISE)
         (xr.DataTree.from_dict({"prior": xr.Dataset()}), ValueError, r"groups are \['prior'\]"),
         ({"x": X}, ValueError, r"no draws of \['noise'\], which are latent sites of the model"),
         ({"x": X, "noise": NOISE, "z": NOISE}, ValueError, r"draws of \['z'\], .*are \['x', 'noi"),
+        (
+            {"x": X[0], "noise": NOISE},
+            ValueError,
+            r"shape \(20, 2\); .* values\[None\] for one chain",
+        ),
+        ({"x": X[:, :3], "noise": NOISE[:, :3]}, ValueError, "2 chains of 3 draws; .* at least 4"),
+        (
+            {"x": xr.DataArray(X, dims=("a", "b", "c")), "noise": NOISE},
+            ValueError,
+            r"dimensions \('a', 'b', 'c'\); 'chain' is missing",
+        ),
         ({"x": X[..., :1], "noise": NOISE}, ValueError, r"event shape \(1,\) .* has \(2,\)"),
         ({"x": X[0, 0], "noise": NOISE}, ValueError, r"have the shape \(2,\); the first two"),
         ({"x": X, "noise": NOISE[:, :5]}, ValueError, "'noise' .* are 2 chains of 5 draws; all"),

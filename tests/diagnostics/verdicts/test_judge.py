@@ -143,3 +143,18 @@ def test_no_method_is_advised_that_refuses_the_problem(chains, entry):
         said = " ".join(v.text for v in judge(Reading((s,))))
         for name in ("mode-jump", "psis", "smc", "nuts"):
             assert name not in said
+
+
+def test_a_rule_that_raises_or_speaks_of_nobody_is_named(chains):
+    reading = Reading((chains,))
+
+    def judge_badly(reading):
+        return 1 / 0
+
+    def judge_nobody(reading):
+        return [Verdict(code="odd", severity="note", sentence="Odd.", about=("nobody",))]
+
+    with pytest.raises(RuntimeError, match="judge_badly cannot be asked: ZeroDivisionError"):
+        judge(reading, extra_rules=[judge_badly])
+    with pytest.raises(ValueError, match="judge_nobody speaks about 'nobody', which is none of"):
+        judge(reading, extra_rules=[judge_nobody])
