@@ -27,10 +27,9 @@ import numpyro.distributions as dist
 import pytest
 from scipy import stats
 
-from ppl_memprior import InverseProblem, MemorizedPrior, lookup
+from ppl_memprior import InverseProblem, MemorizedPrior, _batches, lookup
 from ppl_memprior._execution import workers as _workers
 from ppl_memprior._execution.map_examples import map_examples
-from ppl_memprior.distributions import _weighted_examples
 from ppl_memprior.distributions._mixture import examples as _examples
 from ppl_memprior.forward import ScalarWave, Survey
 
@@ -265,8 +264,7 @@ def test_double_precision_reaches_every_worker():
 
 def test_examples_in_a_file_stay_there(tmp_path, monkeypatch):
     """Other processes map the file themselves."""
-    for module in (_examples, _weighted_examples):
-        monkeypatch.setattr(module, "MAX_READ_ELEMENTS", 1000)
+    monkeypatch.setattr(_batches, "BATCH_ELEMENTS", 1000)
     values = np.random.default_rng(0).normal(size=(300, 8)).astype(np.float32)
     np.save(tmp_path / "x.npy", values)
     prior = MemorizedPrior(np.load(tmp_path / "x.npy", mmap_mode="r"))

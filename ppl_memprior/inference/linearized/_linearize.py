@@ -21,8 +21,8 @@ import jax
 import numpy as np
 from numpy.typing import NDArray
 
+from ppl_memprior._batches import BATCH_ITEMS
 from ppl_memprior._execution.map_examples import Record, examples_in_batch, map_examples
-from ppl_memprior._execution.progress import BATCH_ITEMS
 from ppl_memprior._failures import tell_failures
 from ppl_memprior.inference._method_checks import method_check, require_density
 from ppl_memprior.inference.linearized._effort import CannotMatter, Effort, at_work
@@ -32,7 +32,8 @@ from ppl_memprior.inference.linearized._tasks import BLOCK, BoundTask, DenseTask
 from ppl_memprior.problem.inverse_problem import InverseProblem
 
 # A Jacobian is formed if it has at most so many elements (32 MiB in float32) and its shorter side,
-# the number of products and the size of its singular value decomposition, is at most so long.
+# the number of products and the size of its singular value decomposition, is at most so long. That
+# chooses an algorithm; how many Jacobians a batch holds is left to `_batches`.
 DENSE_ELEMENTS = 2**23
 DENSE_SIDE = 1024
 # Multiplications in the factorizations of all Jacobians, about a second of work, below which it is

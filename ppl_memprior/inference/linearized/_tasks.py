@@ -37,7 +37,9 @@ from ppl_memprior.inference.linearized._whitened import WhitenedComponents
 from ppl_memprior.problem.inverse_problem import InverseProblem
 
 FEW = 8  # components that are worked on as if they were so many
-BLOCK = 16  # products that go into one batch, and directions found at a time
+# Directions that block Golub-Kahan bidiagonalization finds at a time; their products go into one
+# batch. The number decides which directions are found, so it does not depend on the memory.
+BLOCK = 16
 _SEED = 0  # of the random probes: example n at its i-th linearization always gets the same ones
 
 Batch = Callable[[NDArray[Any]], list[dict[str, NDArray[Any]]]]
