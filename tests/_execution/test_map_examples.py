@@ -175,7 +175,7 @@ def test_a_failure_names_the_examples_and_keeps_what_is_finished(problem, tmp_pa
             store=store,
         )
     # all four before it; the cancelled one too where it ran before the failure was seen
-    assert len(list((store / "powers").glob("*.zip"))) >= 4
+    assert len(list((store / "powers").glob("*.npz"))) >= 4
 
 
 def test_ctrl_c_keeps_what_is_finished(problem, tmp_path):
@@ -183,13 +183,13 @@ def test_ctrl_c_keeps_what_is_finished(problem, tmp_path):
     interrupted = Powers(log, fails_at=8, failure=KeyboardInterrupt)
     with pytest.raises(KeyboardInterrupt):
         map_examples(problem, interrupted, np.arange(NUM), batch_size=2, store=store)
-    assert len(list((store / "powers").glob("*.zip"))) == 4
+    assert len(list((store / "powers").glob("*.npz"))) == 4
     threads = tmp_path / "threads"
     with ThreadPoolExecutor(1) as executor, pytest.raises(KeyboardInterrupt):
         map_examples(
             problem, interrupted, np.arange(NUM), batch_size=2, executor=executor, store=threads
         )
-    assert len(list((threads / "powers").glob("*.zip"))) >= 4
+    assert len(list((threads / "powers").glob("*.npz"))) >= 4
 
 
 def test_a_failure_here_keeps_its_type_and_gets_a_note(problem, tmp_path):
@@ -366,7 +366,7 @@ if __name__ == "__main__":
 
 @pytest.mark.slow
 def test_a_killed_run_goes_on_and_ends_with_the_same_numbers(tmp_path, killed_run):
-    script, killed, stored = killed_run(SCRIPT, "logged/*.zip", 3)
+    script, killed, stored = killed_run(SCRIPT, "logged/*.npz", 3)
     assert 3 <= len(stored) < 14
 
     program = runpy.run_path(str(script), {"pause": 0.0, "log": str(tmp_path / "resumed")})
