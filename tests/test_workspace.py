@@ -44,7 +44,7 @@ def test_work_at_examples_is_kept_and_removed_when_all_is_done(study, tmp_path, 
         interrupt(patched, study, 2)
         execute(study, 0, out, progress=False)
     assert names(out) == {"run.json", "unfinished"}
-    assert len(list(out.rglob("*.zip"))) == 2
+    assert len(list(out.rglob("*.npz"))) == 2
     check_folder(out)
     with monkeypatch.context() as patched:
         interrupt(patched, study, 1)  # which is there, and not solved again

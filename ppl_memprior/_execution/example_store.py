@@ -1,9 +1,9 @@
 """What was computed at single examples, kept in a folder while a long run goes on.
 
-A folder holds one Zarr group for each task; its attributes say of which problem and with which
-settings. Beside them each finished batch is one file, a Zarr group in a zip archive, which is
-written under another name and renamed: it is there whole or not at all, and the checksums of the
-archive tell later damage. What is computed is left to `map_examples`.
+A folder holds the files of one task. `store.json` says of which problem and with which settings.
+Each finished batch is one NumPy archive (`.npz`), which is written under another name and renamed:
+it is there whole or not at all, and the checksums of the archive tell later damage. What is
+computed is left to `map_examples`.
 
 Several processes may write to one folder: each file is somebody's finished batch, and two of the
 same name hold the same.
@@ -14,10 +14,13 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import json
+import math
 import os
 import tempfile
 import time
 import warnings
+import zipfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,16 +28,17 @@ from typing import Any
 import jax
 import numpy as np
 import numpyro
-import zarr
-from zarr.storage import ZipStore
 
 from ppl_memprior._execution.files import complete_or_nothing
 
 Record = dict[str, np.ndarray]
 
-FORMAT = 1
+FORMAT = 2  # 1 were Zarr groups
 LEFTOVER_SECONDS = 600.0  # far longer than a file is being written
-_INDICES = "example"
+_IDENTITY = "store.json"
+# Members of an archive: the examples' indices, the fields' names with their shapes as JSON (null
+# where all are the same), and the values of each field.
+_INDICES, _FIELDS, _VALUES = "example", "fields", "values/"
 
 
 class ExampleStore:
@@ -57,9 +61,7 @@ class ExampleStore:
             "task": task.name,
             "problem": problem,
             "settings": _settings(task),
-            "versions": {
-                package.__name__: package.__version__ for package in (jax, numpyro, np, zarr)
-            },
+            "versions": {package.__name__: package.__version__ for package in (jax, numpyro, np)},
         }
         if not self.folder.exists():
             _create_folder(self.folder, identity)
@@ -70,14 +72,14 @@ class ExampleStore:
         """The records there are for these examples; damaged files are removed with a warning."""
         wanted = set(indices)
         found: dict[int, Record] = {}
-        for path in sorted(self.folder.glob("*.zip")):
+        for path in sorted(self.folder.glob("*.npz")):
             try:
                 stat = path.stat()
                 here = _read_indices(path, stat.st_mtime_ns, stat.st_size)
                 if not wanted.isdisjoint(here):
                     records = zip(here, _read(path), strict=True)
                     found.update((index, record) for index, record in records if index in wanted)
-            except Exception as error:  # zipfile, zlib, zarr and NumPy: all mean damage here
+            except Exception as error:  # of zipfile or NumPy: all mean damage here
                 warnings.warn(
                     f"{path} is damaged ({type(error).__name__}: {error}); it is removed and its "
                     "examples are computed again",
@@ -87,18 +89,26 @@ class ExampleStore:
         return found
 
     def add(self, indices: Sequence[int], records: Sequence[Record]) -> None:
-        """Keep the records of one batch, in one file."""
+        """Keep the records of one batch, in one file.
+
+        Raises:
+            ValueError: a value is an array of Python objects.
+        """
+        members, shapes = {_INDICES: np.asarray(indices)}, {}
+        for field in records[0]:
+            values = [np.asarray(record[field]) for record in records]
+            members[_VALUES + field], shapes[field] = _packed(values)
+        members[_FIELDS] = np.asarray(json.dumps(shapes))
         name = hashlib.sha256(repr(list(indices)).encode()).hexdigest()[:8]
-        path = self.folder / f"{min(indices):08d}-{name}.zip"
-        with complete_or_nothing(path) as temporary, ZipStore(temporary, mode="w") as archive:
-            group = zarr.create_group(archive)
-            _write_array(group, _INDICES, np.asarray(indices), {})
-            for field in records[0]:
-                _write_array(group, field, *_packed([np.asarray(r[field]) for r in records]))
+        path = self.folder / f"{min(indices):08d}-{name}.npz"
+        with complete_or_nothing(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+            for member, array in members.items():
+                with archive.open(f"{member}.npy", "w", force_zip64=True) as file:
+                    np.lib.format.write_array(file, array, allow_pickle=False)
 
     def _require(self, identity: dict[str, Any]) -> None:
         try:
-            stored: dict[str, Any] = dict(zarr.open_group(self.folder, mode="r").attrs)
+            stored: dict[str, Any] = dict(json.loads((self.folder / _IDENTITY).read_text("utf-8")))
         except Exception as error:
             raise ValueError(
                 f"{self.folder} is no store of finished examples ({type(error).__name__}: {error});"
@@ -139,11 +149,12 @@ def _settings(task: Any) -> dict[str, str]:
 
 
 def _create_folder(folder: Path, identity: dict[str, Any]) -> None:
-    """Make the folder with its attributes, whole or not at all."""
+    """Make the folder with its identity, whole or not at all."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
-        made = Path(temporary) / "group"
-        zarr.create_group(made, attributes=identity)
+        made = Path(temporary) / "store"
+        made.mkdir()
+        (made / _IDENTITY).write_text(json.dumps(identity, indent=1), encoding="utf-8")
         try:
             made.rename(folder)
         except OSError:
@@ -163,40 +174,26 @@ def _differing_settings(there: dict[str, str], here: dict[str, str]) -> list[str
     ]
 
 
-def _packed(values: Sequence[np.ndarray]) -> tuple[np.ndarray, dict[str, Any]]:
+def _packed(values: Sequence[np.ndarray]) -> tuple[np.ndarray, list[Any] | None]:
     """One array of the values of a field: stacked, or end to end if their shapes differ."""
     shapes = [value.shape for value in values]
     if len(set(shapes)) == 1:
-        return np.stack(values), {}
-    flat = np.concatenate([value.reshape(-1) for value in values])
-    return flat, {"shapes": [list(shape) for shape in shapes]}
+        return np.stack(values), None
+    return np.concatenate([value.reshape(-1) for value in values]), shapes
 
 
-def _unpacked(array: np.ndarray, attributes: dict[str, Any]) -> list[np.ndarray]:
-    if "shapes" not in attributes:
+def _unpacked(array: np.ndarray, shapes: list[Any] | None) -> list[np.ndarray]:
+    if shapes is None:
         return list(array)
-    shapes = [tuple(shape) for shape in attributes["shapes"]]
-    ends = np.cumsum([int(np.prod(shape)) for shape in shapes])
+    ends = np.cumsum([math.prod(shape) for shape in shapes])
     flat = np.split(array, ends[:-1])
     return [part.reshape(shape) for part, shape in zip(flat, shapes, strict=True)]
 
 
-def _write_array(
-    group: zarr.Group, name: str, values: np.ndarray, attributes: dict[str, Any]
-) -> None:
-    # chunks of zeros are written too: one that is left out comes back as +0, and may have been -0
-    config: Any = {"write_empty_chunks": True}
-    group.create_array(name, data=values, attributes=attributes, config=config)
-
-
 def _read(path: Path) -> list[Record]:
-    with ZipStore(path, mode="r") as archive:
-        group = zarr.open_group(archive, mode="r")
-        fields = {
-            name: _unpacked(np.asarray(array[...]), dict(array.attrs))
-            for name, array in group.arrays()
-            if name != _INDICES
-        }
+    with np.load(path, allow_pickle=False) as archive:
+        shapes = json.loads(str(archive[_FIELDS]))
+        fields = {name: _unpacked(archive[_VALUES + name], shapes[name]) for name in shapes}
     columns = zip(*fields.values(), strict=True)
     return [dict(zip(fields, row, strict=True)) for row in columns]
 
@@ -204,6 +201,6 @@ def _read(path: Path) -> list[Record]:
 @functools.lru_cache(maxsize=2**14)
 def _read_indices(path: Path, mtime_ns: int, size: int) -> tuple[int, ...]:
     """The examples of a file, read once while its time and size stay the same."""
-    with ZipStore(path, mode="r") as archive:
-        indices = zarr.open_array(archive, path=_INDICES, mode="r")[...]
-    return tuple(int(index) for index in np.asarray(indices))
+    with np.load(path, allow_pickle=False) as archive:
+        indices = archive[_INDICES]
+    return tuple(int(index) for index in indices)

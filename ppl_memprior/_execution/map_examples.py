@@ -12,8 +12,9 @@ from concurrent.futures import Executor
 
 import numpy as np
 
+from ppl_memprior._batches import BATCH_ITEMS, batch_slices, items_in_batch
 from ppl_memprior._execution.example_store import ExampleStore, Record
-from ppl_memprior._execution.progress import BATCH_ITEMS, items_in_batch, progress_bar
+from ppl_memprior._execution.progress import progress_bar
 from ppl_memprior._execution.task import (
     ExampleTask,
     examples_named,
@@ -26,7 +27,7 @@ from ppl_memprior.problem._fingerprint import problem_fingerprint
 from ppl_memprior.problem.inverse_problem import InverseProblem
 
 #: Batches into which work is divided that is spread or stored: one of them is lost at most.
-MIN_PIECES = 64
+MIN_BATCHES = 64
 #: What a task puts into a record that it has not finished.
 CUT_SHORT = "cut_short"
 
@@ -78,7 +79,7 @@ def map_examples(
     once = list(dict.fromkeys(wanted))
     size = min(batch_size, max(1, len(once)))
     missing = np.asarray([index for index in once if index not in finished], dtype=int)
-    batches = [missing[start : start + size] for start in range(0, len(missing), size)]
+    batches = [missing[batch] for batch in batch_slices(len(missing), size)]
     with progress_bar(
         total=len(once),
         initial=len(once) - len(missing),
@@ -113,7 +114,7 @@ def examples_in_batch(
 ) -> int:
     """How many examples `map_examples` should take at a time: the memory is bounded by that.
 
-    Work that is spread or stored is cut into `MIN_PIECES` batches at least, as far as there are
+    Work that is spread or stored is cut into `MIN_BATCHES` batches at least, as far as there are
     examples, so that all workers have some and an interruption costs little.
 
     Args:
@@ -122,8 +123,8 @@ def examples_in_batch(
         executor, store: as `map_examples` will get them.
         at_most: examples in a batch.
     """
-    pieces = 1 if executor is None and store is None else MIN_PIECES
-    return min(at_most, items_in_batch(count, elements_per_example, at_least=pieces))
+    batches = 1 if executor is None and store is None else MIN_BATCHES
+    return min(at_most, items_in_batch(count, elements_per_example, at_least=batches))
 
 
 def _run_here(

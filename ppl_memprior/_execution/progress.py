@@ -1,7 +1,8 @@
 """Progress of long work, on stderr, with an estimate of the time left.
 
 Loops in Python use `tqdm`; `scan_with_progress` gives the same bar to a compiled `jax.lax.scan`.
-`map_in_batches` is the loop that the forward solves of every method run in.
+`map_in_batches` is the loop that the forward solves of every method run in; how large its batches
+are is left to `_batches`.
 """
 
 from __future__ import annotations
@@ -16,10 +17,9 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
+from ppl_memprior._batches import batch_slices, filled_batches, items_in_batch
 from ppl_memprior._failures import told_plainly
 
-BATCH_ELEMENTS = 2**24  # numbers that one batch of forward solves may hold: 64 MiB in float32
-BATCH_ITEMS = 512
 HEARTBEAT = 2.0  # seconds after which a bar shows again that there is life
 
 
@@ -71,8 +71,8 @@ def scan_with_progress(
 ) -> tuple[Any, Any]:
     """`jax.lax.scan` over the leading axis of `xs`, with a bar on stderr.
 
-    The scan is compiled once for a fortieth of its length and called on one piece after the
-    other, so that the bar moves and Ctrl-C is answered between the pieces. Call it outside
+    The scan is compiled once for a fortieth of its length and called on one batch of steps after
+    the other, so that the bar moves and Ctrl-C is answered between the batches. Call it outside
     `jit`.
 
     Args:
@@ -85,28 +85,15 @@ def scan_with_progress(
     Returns:
         The final state and the outputs, stacked, as NumPy arrays.
     """
-    piece = max(1, len(xs) // 40)
+    size = max(1, len(xs) // 40)
     scan = jax.jit(lambda state, inputs: jax.lax.scan(step, state, inputs))
     outputs = []
     with progress_bar(total=len(xs), description=description, progress=progress) as bar:
-        for start in range(0, len(xs), piece):
-            carry, output = jax.block_until_ready(scan(carry, xs[start : start + piece]))
+        for steps in batch_slices(len(xs), size):
+            carry, output = jax.block_until_ready(scan(carry, xs[steps]))
             outputs.append(jax.tree.map(np.asarray, output))
-            bar.update(len(xs[start : start + piece]))
+            bar.update(steps.stop - steps.start)
     return carry, jax.tree.map(lambda *leaves: np.concatenate(leaves), *outputs)
-
-
-def items_in_batch(count: int, elements_per_item: int, *, at_least: int = 1) -> int:
-    """How many of `count` items one batch takes: batches of about one size that bound the memory.
-
-    Args:
-        count: items in all.
-        elements_per_item: numbers that one item needs while it is worked on.
-        at_least: batches wanted, as far as there are items for them.
-    """
-    largest = max(1, min(BATCH_ITEMS, BATCH_ELEMENTS // max(1, elements_per_item)))
-    batches = max(-(-count // largest), min(count, at_least))
-    return -(-count // batches)
 
 
 def map_in_batches(
@@ -134,14 +121,12 @@ def map_in_batches(
     batched = jax.jit(jax.vmap(function))
     parts = []
     with progress_bar(total=count, description=description, progress=progress) as bar:
-        for start in range(0, count, size):
-            # one shape, one compilation: the last batch repeats the last item, dropped again
-            indices = np.minimum(np.arange(start, start + size), count - 1)
+        for items, indices in filled_batches(count, size):
             with told_plainly(description or "forward solves"):
                 part = jax.block_until_ready(
                     batched(jax.tree.map(lambda leaf, i=indices: leaf[i], xs))
                 )
-            kept = min(size, count - start)
+            kept = items.stop - items.start
             parts.append(jax.tree.map(lambda leaf, k=kept: np.asarray(leaf)[:k], part))
             bar.update(kept)
     return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)

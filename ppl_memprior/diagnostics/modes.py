@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.spatial.distance import cdist, pdist
 
 from ppl_memprior._arrays import real_array
+from ppl_memprior._batches import BATCH_ITEMS, batch_slices
 
 # Two Gaussians N(x_1, s^2 I) and N(x_2, s^2 I) of equal weight have one mode, and not two, if and
 # only if |x_1 - x_2| <= 2 s, whatever the dimension.
@@ -22,7 +23,6 @@ ONE_MODE = 2.0  # bandwidths
 COPY = 0.25
 _SAMPLE = 256  # examples whose mutual distances say what is usual
 _ROUNDING = float(np.finfo(np.float32).eps)
-_BLOCK = 512  # examples whose distances to all others are in memory at a time
 _DIRECTIONS = 32  # of the projection that finds candidates; distances in it are lower bounds
 
 
@@ -59,14 +59,13 @@ def distinct_examples(examples: ArrayLike, bandwidth: float = 0.0) -> NDArray[np
     # the slack keeps examples at exactly this distance, on a grid say, from being told apart
     closest = (1 + 1e-6) * same_within(rows, bandwidth) ** 2
     signature = np.empty(len(rows), dtype=np.uint64)
-    for start in range(0, len(rows), _BLOCK):
-        block = slice(start, start + _BLOCK)
-        limit = np.maximum(closest, rounding[block].max() + rounding)
-        candidates = cdist(projected[block], projected, "sqeuclidean") <= limit
+    for batch in batch_slices(len(rows), BATCH_ITEMS):
+        limit = np.maximum(closest, rounding[batch].max() + rounding)
+        candidates = cdist(projected[batch], projected, "sqeuclidean") <= limit
         columns = np.flatnonzero(candidates.any(axis=0))
-        limit = np.maximum(closest, rounding[block, None] + rounding[columns])
-        near = _squared_distances(rows[block], rows[columns]) <= limit
-        signature[block] = near @ numbers[columns]
+        limit = np.maximum(closest, rounding[batch, None] + rounding[columns])
+        near = _squared_distances(rows[batch], rows[columns]) <= limit
+        signature[batch] = near @ numbers[columns]
     _, first, group = np.unique(signature, return_index=True, return_inverse=True)
     return first[group.ravel()]
 

@@ -18,6 +18,7 @@ from jax.typing import ArrayLike
 from numpyro.distributions import Distribution, constraints
 from numpyro.distributions.batch_util import promote_batch_shape, vmap_over
 
+from ppl_memprior._batches import fits, items_that_fit, sum_over_batches
 from ppl_memprior.distributions import _checks
 from ppl_memprior.distributions._batching import (
     checked_value,
@@ -29,9 +30,7 @@ from ppl_memprior.distributions._batching import (
     take,
 )
 from ppl_memprior.distributions._mixture import nearest as _nearest
-from ppl_memprior.distributions._mixture.differences import sum_over_blocks
 from ppl_memprior.distributions._mixture.examples import (
-    MAX_READ_ELEMENTS,
     Examples,
     HostRows,
     is_screened,
@@ -69,7 +68,7 @@ class WeightedExamples(LearnedPrior):
         if on_host(examples):
             rows = HostRows(examples)
             _checks.require_examples("examples", rows)
-            if rows.size > MAX_READ_ELEMENTS and is_screened(*rows.flat_shape):
+            if not fits(rows.size) and is_screened(*rows.flat_shape):
                 self._prepared = prepare_host(rows)
                 self.examples = rows
                 return
@@ -247,17 +246,17 @@ def weighted_moments(
 def host_moments(rows: HostRows, weights: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Return mean and variance of rows on the host, (d,) each, read twice."""
     num, d = rows.flat_shape
-    size = min(num, max(1, MAX_READ_ELEMENTS // d))
+    size = min(num, items_that_fit(d))
 
     def weighted_sum(of: Callable[[jax.Array], jax.Array]) -> jax.Array:
         def part(start: jax.Array, count: int) -> jax.Array:
             share = jax.lax.dynamic_slice_in_dim(weights, start, count)
             return jnp.sum(share[:, None] * of(rows.read(start, count)), axis=0)
 
-        return sum_over_blocks(part, num, size)
+        return sum_over_batches(part, num, size)
 
-    mean = weighted_sum(lambda block: block)
-    return mean, weighted_sum(lambda block: (block - mean) ** 2)
+    mean = weighted_sum(lambda batch: batch)
+    return mean, weighted_sum(lambda batch: (batch - mean) ** 2)
 
 
 def _prepare(rows: jax.Array, event_dim: int) -> Examples:

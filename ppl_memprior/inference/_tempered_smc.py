@@ -18,7 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from ppl_memprior._execution.progress import BATCH_ELEMENTS, progress_bar
+from ppl_memprior._batches import items_that_fit
+from ppl_memprior._execution.progress import progress_bar
 from ppl_memprior._failures import LIMITS, has_failed, tell_failures, zero_where_failed
 from ppl_memprior.inference._blackjax import load_blackjax
 from ppl_memprior.inference._method_checks import method_check, require_continuous, require_density
@@ -264,7 +265,7 @@ def _step(
 
 def _batch_size(problem: InverseProblem, target: Unconstrained, num_particles: int) -> int:
     """Particles to work on at a time within the memory allowed; 0 stands for all of them."""
-    largest = max(1, BATCH_ELEMENTS // (problem.num_data + target.num_latents))
+    largest = items_that_fit(problem.num_data + target.num_latents)
     return 0 if largest >= num_particles else largest
 
 
@@ -281,9 +282,9 @@ def _metric(
     def example(z: jax.Array) -> jax.Array:
         return jnp.argmax(prior.responsibilities(target.latents(z)[problem.prior_name]))
 
-    # in pieces, because the responsibilities of all particles may not fit
-    piece = max(1, BATCH_ELEMENTS // prior.num_components)
-    label = jax.lax.map(example, particles, batch_size=min(piece, len(weights)))
+    # in batches, because the responsibilities of all particles may not fit
+    size = min(items_that_fit(prior.num_components), len(weights))
+    label = jax.lax.map(example, particles, batch_size=size)
     num_examples = prior.num_components
     total = jax.ops.segment_sum(weights, label, num_examples)
     safe = jnp.where(total > 0, total, 1.0)

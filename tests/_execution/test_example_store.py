@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+import warnings
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -27,6 +28,7 @@ def some_records(indices):
             "zeros": np.full(3, -0.0),
             "ragged": np.arange(2 * index, dtype=np.float64).reshape(index, 2),
             "flag": np.asarray(index % 2 == 0),
+            "axes": np.full((1,) * (index % 3), index),
         }
         for index in indices
     ]
@@ -57,7 +59,7 @@ def test_records_come_back_by_example_bit_for_bit(tmp_path):
 
 def test_one_file_for_a_batch(tmp_path):
     filled(tmp_path, range(100))
-    assert len(list((tmp_path / "toy").iterdir())) == 2  # and the attributes
+    assert len(list((tmp_path / "toy").iterdir())) == 2  # and what they are of
 
 
 def test_another_problem_and_other_settings_are_refused(tmp_path):
@@ -66,7 +68,7 @@ def test_another_problem_and_other_settings_are_refused(tmp_path):
         ExampleStore(tmp_path, "abc", Settings(rank=4))
     with pytest.raises(ValueError, match="fingerprint of the problem abc there, xyz here"):
         ExampleStore(tmp_path, "xyz", Settings())
-    (tmp_path / "toy" / "zarr.json").write_text("{")
+    (tmp_path / "toy" / "store.json").write_text("{")
     with pytest.raises(ValueError, match="no store of finished examples"):
         ExampleStore(tmp_path, "abc", Settings())
 
@@ -74,7 +76,7 @@ def test_another_problem_and_other_settings_are_refused(tmp_path):
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "empty"])
 def test_damaged_files_are_named_and_not_trusted(tmp_path, damage):
     store = filled(tmp_path, [0, 1], [2, 3])
-    path = next((tmp_path / "toy").glob("00000000-*.zip"))
+    path = next((tmp_path / "toy").glob("00000000-*.npz"))
     content = bytearray(path.read_bytes())
     if damage == "flipped":
         content[content.index(np.float32(1.0).tobytes())] ^= 1 << 3
@@ -85,9 +87,35 @@ def test_damaged_files_are_named_and_not_trusted(tmp_path, damage):
     assert sorted(store.load(range(4))) == [0, 1, 2, 3]
 
 
+def test_no_flipped_bit_changes_what_comes_back(tmp_path):
+    """Bytes of a file in turn: each is damage, or nothing that is read (a time of the archive)."""
+    (path,) = filled(tmp_path, [1, 2]).folder.glob("*.npz")
+    content = path.read_bytes()
+    expected = some_records([1, 2])
+    harmless = 0
+    for place in range(0, len(content), 5):
+        damaged = bytearray(content)
+        damaged[place] ^= 1 << (place % 8)
+        path.write_bytes(damaged)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found = ExampleStore(tmp_path, "abc", Settings()).load([1, 2])
+        harmless += bool(found)
+        for index, record in found.items():
+            assert_identical(record, expected[index - 1])
+    assert harmless < len(content) / 10  # half of those looked at; most of a file is read
+
+
+def test_python_objects_are_refused_and_leave_no_file(tmp_path):
+    store = filled(tmp_path)
+    with pytest.raises(ValueError, match="Object arrays cannot be saved"):
+        store.add([0], [{"what": np.asarray([{}], dtype=object)}])
+    assert not list(store.folder.glob("*.npz")) and not list(store.folder.glob(".*"))
+
+
 def test_leftovers_of_a_kill_are_removed_and_never_read(tmp_path):
     filled(tmp_path, [0])
-    old, young = (tmp_path / "toy" / f".00000001-{name}.zip.1.part" for name in ("a", "b"))
+    old, young = (tmp_path / "toy" / f".00000001-{name}.npz.1.part" for name in ("a", "b"))
     for path in (old, young):
         path.write_bytes(b"PK")
     past = time.time() - LEFTOVER_SECONDS - 1

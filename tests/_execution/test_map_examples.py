@@ -27,10 +27,9 @@ import numpyro.distributions as dist
 import pytest
 from scipy import stats
 
-from ppl_memprior import InverseProblem, MemorizedPrior, lookup
+from ppl_memprior import InverseProblem, MemorizedPrior, _batches, lookup
 from ppl_memprior._execution import workers as _workers
 from ppl_memprior._execution.map_examples import map_examples
-from ppl_memprior.distributions import _weighted_examples
 from ppl_memprior.distributions._mixture import examples as _examples
 from ppl_memprior.forward import ScalarWave, Survey
 
@@ -176,7 +175,7 @@ def test_a_failure_names_the_examples_and_keeps_what_is_finished(problem, tmp_pa
             store=store,
         )
     # all four before it; the cancelled one too where it ran before the failure was seen
-    assert len(list((store / "powers").glob("*.zip"))) >= 4
+    assert len(list((store / "powers").glob("*.npz"))) >= 4
 
 
 def test_ctrl_c_keeps_what_is_finished(problem, tmp_path):
@@ -184,13 +183,13 @@ def test_ctrl_c_keeps_what_is_finished(problem, tmp_path):
     interrupted = Powers(log, fails_at=8, failure=KeyboardInterrupt)
     with pytest.raises(KeyboardInterrupt):
         map_examples(problem, interrupted, np.arange(NUM), batch_size=2, store=store)
-    assert len(list((store / "powers").glob("*.zip"))) == 4
+    assert len(list((store / "powers").glob("*.npz"))) == 4
     threads = tmp_path / "threads"
     with ThreadPoolExecutor(1) as executor, pytest.raises(KeyboardInterrupt):
         map_examples(
             problem, interrupted, np.arange(NUM), batch_size=2, executor=executor, store=threads
         )
-    assert len(list((threads / "powers").glob("*.zip"))) >= 4
+    assert len(list((threads / "powers").glob("*.npz"))) >= 4
 
 
 def test_a_failure_here_keeps_its_type_and_gets_a_note(problem, tmp_path):
@@ -265,8 +264,7 @@ def test_double_precision_reaches_every_worker():
 
 def test_examples_in_a_file_stay_there(tmp_path, monkeypatch):
     """Other processes map the file themselves."""
-    for module in (_examples, _weighted_examples):
-        monkeypatch.setattr(module, "MAX_READ_ELEMENTS", 1000)
+    monkeypatch.setattr(_batches, "BATCH_ELEMENTS", 1000)
     values = np.random.default_rng(0).normal(size=(300, 8)).astype(np.float32)
     np.save(tmp_path / "x.npy", values)
     prior = MemorizedPrior(np.load(tmp_path / "x.npy", mmap_mode="r"))
@@ -368,7 +366,7 @@ if __name__ == "__main__":
 
 @pytest.mark.slow
 def test_a_killed_run_goes_on_and_ends_with_the_same_numbers(tmp_path, killed_run):
-    script, killed, stored = killed_run(SCRIPT, "logged/*.zip", 3)
+    script, killed, stored = killed_run(SCRIPT, "logged/*.npz", 3)
     assert 3 <= len(stored) < 14
 
     program = runpy.run_path(str(script), {"pause": 0.0, "log": str(tmp_path / "resumed")})

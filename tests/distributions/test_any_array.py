@@ -11,6 +11,7 @@ import pytest
 import xarray as xr
 import zarr
 
+from ppl_memprior import _batches
 from ppl_memprior.distributions import DiffusionMixturePrior, LowRankGaussianMixture, MemorizedPrior
 from ppl_memprior.distributions._mixture import examples as _examples
 
@@ -136,8 +137,7 @@ def test_values(held):
 def test_big_endian_examples_that_stay_in_their_file(held, monkeypatch):
     examples = np.random.default_rng(0).normal(size=(100, 30))
     prior = DiffusionMixturePrior(examples, 0.5)
-    monkeypatch.setattr(_examples, "MAX_READ_ELEMENTS", 1000)
-    monkeypatch.setattr("ppl_memprior.distributions._weighted_examples.MAX_READ_ELEMENTS", 1000)
+    monkeypatch.setattr(_batches, "BATCH_ELEMENTS", 1000)
     outside = DiffusionMixturePrior(held(examples), 0.5)
     assert isinstance(outside.examples, _examples.HostRows)
     assert outside.examples.dtype == jnp.float32

@@ -11,23 +11,19 @@ import numpy as np
 import pytest
 import zarr
 
-from ppl_memprior import DiffusionMixturePrior, MemorizedPrior
-from ppl_memprior.distributions import _weighted_examples
-from ppl_memprior.distributions._mixture import examples as _examples
-from ppl_memprior.distributions._mixture import screening as _screening
+from ppl_memprior import DiffusionMixturePrior, MemorizedPrior, _batches
 from ppl_memprior.distributions._mixture.examples import HostRows
 
 from .reference import clusters, reference, relative_error
 
 EVENT = (4, 6)
-NUM = 2300  # two blocks and a rest
+NUM = 2300  # two batches and a rest
 
 
 @pytest.fixture
 def examples(monkeypatch):
     """Examples that, in a file, are too many to be read as a whole."""
-    for module in (_examples, _screening, _weighted_examples):
-        monkeypatch.setattr(module, "MAX_READ_ELEMENTS", 1000 * 24)
+    monkeypatch.setattr(_batches, "BATCH_ELEMENTS", 1000 * 24)
     return clusters(NUM, 1, 24, 1.0).reshape(NUM, *EVENT)
 
 

@@ -7,6 +7,7 @@ import pytest
 from scipy.special import logsumexp
 from scipy.stats import special_ortho_group
 
+from ppl_memprior import _batches
 from ppl_memprior.distributions._mixture import mixtures, sums
 from ppl_memprior.distributions._mixture import nearest as _nearest
 from ppl_memprior.distributions._mixture import screening as _screening
@@ -94,10 +95,10 @@ def test_double_precision_and_a_scale():
             assert relative_error(_nearest.score(*arguments), expected.score) < 1e-11
 
 
-def test_blocks_of_examples_change_nothing(monkeypatch):
-    monkeypatch.setattr(_screening, "BLOCK_ELEMENTS", 1)  # blocks of the least size
+def test_batches_of_examples_change_nothing(monkeypatch):
+    monkeypatch.setattr(_batches, "BATCH_ELEMENTS", 1)  # batches of the least size
     queries, examples, *_ = regime("few")
-    examples = np.concatenate([examples, examples[::-1] + 1, examples * 0.9])  # two blocks
+    examples = np.concatenate([examples, examples[::-1] + 1, examples * 0.9])  # two batches
     _, log_weights, alpha, sigma = queries_of(examples, 2e-3)
     sigma[1] = 9.0  # one query needs all examples
     arguments = (queries, prepare(examples), log_weights, alpha, sigma)

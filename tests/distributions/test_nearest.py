@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import logsumexp, softmax
 
+from ppl_memprior import _batches
 from ppl_memprior.distributions._mixture import differences as _differences
 from ppl_memprior.distributions._mixture import nearest as _nearest
 from ppl_memprior.distributions._mixture.examples import prepare
@@ -102,7 +103,7 @@ def test_double_precision():
         np.testing.assert_allclose(responsibilities(*arguments), shares, atol=1e-10)
 
 
-def test_chunks_change_nothing_and_bound_the_memory(monkeypatch):
+def test_batches_change_nothing_and_bound_the_memory(monkeypatch):
     arguments = problem(6, 8, 0.8, num_queries=7)
     functions = (
         log_density,
@@ -111,11 +112,12 @@ def test_chunks_change_nothing_and_bound_the_memory(monkeypatch):
         posterior_mean,
     )
     whole = [f(*arguments) for f in functions]
-    monkeypatch.setattr(_differences, "CHUNK_ELEMENTS", 2 * 6 * 8)  # two queries at a time
+    two = 2 * 6 * 8 * _differences.COPIES  # numbers of two queries
+    monkeypatch.setattr(_batches, "BATCH_ELEMENTS", two)
     for f, expected in zip(functions, whole, strict=True):
-        # A new function object, because the jitted one has the old chunk compiled in.
-        chunked = of_array(jax.jit(lambda *a, f=f: f.__wrapped__.__wrapped__(*a)))(*arguments)
-        np.testing.assert_allclose(chunked, expected, rtol=1e-5, atol=1e-6)
+        # A new function object, because the jitted one has the old batch compiled in.
+        batched = of_array(jax.jit(lambda *a, f=f: f.__wrapped__.__wrapped__(*a)))(*arguments)
+        np.testing.assert_allclose(batched, expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -129,16 +131,16 @@ def test_chunks_change_nothing_and_bound_the_memory(monkeypatch):
     ],
     ids=["score", "posterior_mean", "grad", "grad_sigma", "second"],
 )
-def test_memory_is_bounded_by_chunks(function):
+def test_memory_is_bounded_by_batches(function):
     num_queries, num, d = 512, 500, 400
     shapes = [(num_queries, d), (num, d), (num,), (num_queries,), (num_queries,)]
     arguments = [jax.ShapeDtypeStruct(s, jnp.float32) for s in shapes]
     memory = jax.jit(function).lower(*arguments).compile().memory_analysis()
     if memory is None:
         pytest.skip("this backend does not report the memory of compiled programs")
-    # A block of all differences would be 410 MB; a chunk is 17 MB, and a few of them are held,
+    # All differences would take 410 MB; those of a batch take 17 MB, and a few of them are held,
     # most of them for second derivatives and those in sigma.
-    assert memory.temp_size_in_bytes < 9 * 4 * _differences.CHUNK_ELEMENTS
+    assert memory.temp_size_in_bytes < 9 * 4 * _batches.BATCH_ELEMENTS / _differences.COPIES
 
 
 EXTREMES = {

@@ -11,9 +11,7 @@ import numpyro
 import numpyro.distributions as dist
 import pytest
 
-from ppl_memprior import DiffusionMixturePrior, InverseProblem, MemorizedPrior
-from ppl_memprior.distributions import _weighted_examples
-from ppl_memprior.distributions._mixture import examples as _examples
+from ppl_memprior import DiffusionMixturePrior, InverseProblem, MemorizedPrior, _batches
 from ppl_memprior.distributions._mixture.examples import HostRows
 from ppl_memprior.problem._fingerprint import problem_fingerprint
 
@@ -54,8 +52,7 @@ def test_a_problem_survives_pickling_and_is_the_same():
 
 @pytest.mark.parametrize("part", [np.s_[:], np.s_[100:], np.s_[::2, 1:]], ids=str)
 def test_examples_in_a_file_are_pickled_as_their_place(tmp_path, monkeypatch, part):
-    for module in (_examples, _weighted_examples):
-        monkeypatch.setattr(module, "MAX_READ_ELEMENTS", 1000)
+    monkeypatch.setattr(_batches, "BATCH_ELEMENTS", 1000)
     np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(300, 20)).astype(np.float32))
     mapped = np.load(tmp_path / "x.npy", mmap_mode="r")[part]
     prior = MemorizedPrior(mapped)

@@ -15,8 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from ppl_memprior._batches import filled_batches, items_in_batch
 from ppl_memprior._execution.progress import (
-    items_in_batch,
     map_in_batches,
     progress_bar,
     told_plainly,
@@ -271,11 +271,8 @@ def _in_batches(
     count = len(next(iter(latents.values())))
     size = items_in_batch(count, elements)
     with progress_bar(total=count, description=description, progress=progress) as bar:
-        for start in range(0, count, size):
-            items = slice(start, min(start + size, count))
-            kept = items.stop - start
-            # the last batch repeats the last draw, dropped again
-            indices = np.minimum(np.arange(start, start + size), count - 1)
+        for items, indices in filled_batches(count, size):
+            kept = items.stop - items.start
             with told_plainly(description):
                 each, fixed = jax.block_until_ready(
                     program.run({name: leaf[indices] for name, leaf in latents.items()})

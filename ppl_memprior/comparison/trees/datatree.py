@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
+from ppl_memprior import _batches
 from ppl_memprior._execution.progress import map_in_batches
 from ppl_memprior._failures import first_few, tell_count
 from ppl_memprior.comparison.trees.at_draws import AtDraws, at_draws
@@ -29,8 +30,6 @@ from ppl_memprior.diagnostics import distinct_examples, nearest_examples
 from ppl_memprior.inference.draws import Draws
 from ppl_memprior.problem.inverse_problem import InverseProblem
 
-#: Numbers that a group of predictions or log-likelihoods may hold: 64 MiB in float32.
-MAX_GROUP_NUMBERS = 2**24
 _LEAD = ("chain", "draw")
 
 
@@ -95,7 +94,7 @@ def tree_of_draws(
 
         Masked data are left out: a site that has some stands along the one dimension
         `<site>_datum`, and `<site>_index_<axis>` are its coordinates. Groups of predictions and
-        log-likelihoods of more than `MAX_GROUP_NUMBERS` keep evenly spaced draws only; their
+        log-likelihoods of more than `BATCH_ELEMENTS` numbers keep evenly spaced draws only; their
         coordinate `draw` and attribute `thinned` say which.
 
         The attribute `bandwidth` of a latent bandwidth is its mean over the draws. Draws at which
@@ -133,7 +132,7 @@ def tree_of_draws(
         "/log_likelihood": _at_kept(problem, by_chain(found.log_likelihood), kept, length),
         "/posterior_predictive": _at_kept(problem, by_chain(found.predictive), kept, length),
         "/observed_data": dataset(observed, (), masks(problem)),
-        "/constant_data": constant_data(problem, MAX_GROUP_NUMBERS),
+        "/constant_data": constant_data(problem, _batches.BATCH_ELEMENTS),
         "/examples": _examples(problem, draws, found, same),
     }
     if prior is not None:
@@ -213,7 +212,7 @@ def _kept_draws(length: int, numbers: int) -> np.ndarray:
         length: draws of a chain.
         numbers: what a group holds for one draw of each chain.
     """
-    most = max(1, MAX_GROUP_NUMBERS // max(1, numbers))
+    most = _batches.items_that_fit(numbers)
     return np.arange(0, length, -(-length // most))
 
 
@@ -224,7 +223,7 @@ def _thinned(kept: np.ndarray, length: int) -> dict[str, str]:
     step = int(kept[1]) if len(kept) > 1 else length
     return {
         "thinned": f"one draw in {step} of the {length} of a chain, so that the group stays below "
-        f"{MAX_GROUP_NUMBERS} numbers"
+        f"{_batches.BATCH_ELEMENTS} numbers"
     }
 
 
@@ -275,4 +274,4 @@ def _num_example_evaluations(
     return problem.num_examples + (truth is not None)
 
 
-__all__ = ["MAX_GROUP_NUMBERS", "to_datatree", "tree_of_draws"]
+__all__ = ["to_datatree", "tree_of_draws"]

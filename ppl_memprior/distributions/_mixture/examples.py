@@ -1,8 +1,8 @@
-"""Stored examples as the sums over them want them: in memory, or read block by block.
+"""Stored examples as the sums over them want them: in memory, or read batch by batch.
 
 `Examples` are flat rows with a `Table` of what screening needs to know of them. `HostRows` stands
-for rows that stay in a memory-mapped or Zarr array: blocks of them, or single ones, are read when a
-compiled program asks for them. What is done with the rows is left to `screening` and `mixtures`.
+for rows that stay in a memory-mapped or Zarr array: batches of them, or single ones, are read when
+a compiled program asks for them. What is done with the rows is left to `screening` and `mixtures`.
 """
 
 from __future__ import annotations
@@ -16,11 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from ppl_memprior._arrays import real_array
+from ppl_memprior._batches import batch_slices, items_that_fit
 
 #: Fewer examples, or fewer numbers in them, than these are not worth a screening.
 MIN_EXAMPLES, MIN_ELEMENTS = 64, 2048
-#: Arrays outside of memory with at most this many elements are read into it (64 MiB in float32).
-MAX_READ_ELEMENTS = 2**24
 
 
 class HostRows:
@@ -64,11 +63,11 @@ class HostRows:
         """(N, d)."""
         return self.shape[0], math.prod(self.shape[1:])
 
-    def blocks(self) -> Iterator[np.ndarray]:
+    def batches(self) -> Iterator[np.ndarray]:
         """Yield all rows in order, (size, d) at a time."""
-        step = max(1, MAX_READ_ELEMENTS // self.flat_shape[1])
-        for start in range(0, self.shape[0], step):
-            yield self._flat(self.array[start : start + step])
+        num, d = self.flat_shape
+        for rows in batch_slices(num, items_that_fit(d)):
+            yield self._flat(self.array[rows])
 
     def read(self, start: jax.Array, size: int) -> jax.Array:
         """Return `size` rows from the traced index `start` on, (size, d)."""
@@ -188,17 +187,17 @@ class Examples(NamedTuple):
             return self.rows.take(index)
         return self.rows[index]
 
-    def block(self, start: jax.Array, size: int) -> jax.Array:
+    def batch(self, start: jax.Array, size: int) -> jax.Array:
         """Return `size` examples from `start` on, (size, d)."""
         if isinstance(self.rows, HostRows):
             return self.rows.read(start, size)
         return jax.lax.dynamic_slice_in_dim(self.rows, start, size)
 
-    def centred_block(self, start: jax.Array, size: int) -> jax.Array:
+    def centred_batch(self, start: jax.Array, size: int) -> jax.Array:
         """Return `size` rows of `(rows - centre) / unit` from `start` on, (size, d)."""
         assert self.table is not None
         if self.table.centred is None:
-            return (self.block(start, size) - self.table.centre) / self.table.unit
+            return (self.batch(start, size) - self.table.centre) / self.table.unit
         return jax.lax.dynamic_slice_in_dim(self.table.centred, start, size)
 
 
@@ -231,20 +230,20 @@ def prepare_host(rows: HostRows) -> Examples:
         return rows.prepared
     num, d = rows.flat_shape
     total, seen = np.zeros(d), 0
-    for block in rows.blocks():
-        finite = np.isfinite(block)
+    for batch in rows.batches():
+        finite = np.isfinite(batch)
         if not finite.all():
             row = seen + int(np.argmin(finite.all(axis=1)))
             raise ValueError(
                 f"examples of shape {rows.shape} (as {rows.dtype}) must be finite, but the one at "
                 f"index {row} holds NaN or infinite values; remove or repair it."
             )
-        total += block.sum(axis=0, dtype=np.float64)
-        seen += len(block)
+        total += batch.sum(axis=0, dtype=np.float64)
+        seen += len(batch)
     centre = (total / num).astype(rows.dtype)
     norms, extent = [], 0.0
-    for block in rows.blocks():
-        difference = block - centre
+    for batch in rows.batches():
+        difference = batch - centre
         extent = max(extent, float(np.abs(difference).max()))
         norms.append(np.sqrt(np.einsum("nd,nd->n", difference, difference, dtype=np.float64)))
     unit = np.ldexp(1.0, round(math.log2(extent * math.sqrt(d))) if extent > 0 else 0)

@@ -11,12 +11,13 @@ examples. The sums themselves are in `sums`; which statistics there are is left 
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from ppl_memprior.distributions._mixture.differences import in_groups
+from ppl_memprior._batches import BATCH_ITEMS, in_batches
 from ppl_memprior.distributions._mixture.examples import Examples
 from ppl_memprior.distributions._mixture.screening import (
     FEW,
@@ -27,6 +28,7 @@ from ppl_memprior.distributions._mixture.screening import (
     widen,
 )
 from ppl_memprior.distributions._mixture.sums import (
+    Mixture,
     Statistic,
     by_all_differences,
     by_differences,
@@ -34,10 +36,9 @@ from ppl_memprior.distributions._mixture.sums import (
     by_refinement,
 )
 
-#: Queries that are screened together.
-CHUNK_QUERIES = 512
-#: Queries that go through all plain differences together.
-TOGETHER = 8
+#: Queries in a batch that goes through all plain differences. Where one query needs these, all of
+#: the batch get them, so a small batch wastes little. This is no bound on the memory.
+COSTLY_ITEMS = 8
 
 _SOME = 256  # examples that are refined where FEW are not enough
 
@@ -64,82 +65,131 @@ def evaluate(
     alpha: jax.Array,
     sigma: jax.Array,
 ) -> Any:
-    """Return a statistic of the mixtures for all queries, each by the way that suits it."""
+    """Return a statistic of the mixtures for all queries, each by the way that suits it.
+
+    Args:
+        statistic: what to compute.
+        queries: (Q, d).
+        examples: N of them.
+        log_weights: (N,).
+        alpha: (Q,).
+        sigma: (Q,).
+
+    Returns:
+        What `statistic` returns for Q queries.
+    """
     if examples.table is None:
         return by_differences(statistic, queries, examples, log_weights, alpha, sigma)
 
-    def chunk(queries: jax.Array, alpha: jax.Array, sigma: jax.Array) -> Any:
-        return _evaluate_chunk(statistic, queries, examples, log_weights, alpha, sigma)
+    def batch(queries: jax.Array, alpha: jax.Array, sigma: jax.Array) -> Any:
+        return _evaluate_batch(statistic, queries, examples, log_weights, alpha, sigma)
 
-    return in_groups(chunk, CHUNK_QUERIES, queries, alpha, sigma)
+    return in_batches(batch, BATCH_ITEMS, queries, alpha, sigma)
 
 
-def _evaluate_chunk(statistic: Statistic, queries: jax.Array, *parameters: Any) -> Any:
-    examples, log_weights, alpha, sigma = parameters
-    num = examples.num
+def _evaluate_batch(statistic: Statistic, queries: jax.Array, *parameters: Any) -> Any:
+    """Return a statistic from the few examples that matter, where they are few for all queries."""
     found = screen(queries, *parameters, k=FEWEST)
-
-    def otherwise() -> Any:
-        more = widen(found, FEW)
-        few = _is_enough(more, num)
-        refined, exact = by_refinement(
-            lambda mixture: (statistic(mixture), mixture.logits), more, queries, *parameters
-        )
-        offset, agrees = _compare(
-            more, *jax.lax.stop_gradient((exact, queries, examples, log_weights, alpha, sigma))
-        )
-
-        suits = agrees & ~few
-
-        def product() -> Any:
-            # Where its logits may overflow they are left out before, not only after: the
-            # derivative of a choice between numbers multiplies what is not chosen by zero.
-            table = examples.table
-            x = jnp.where(suits[:, None], queries, alpha[:, None] * table.centre)
-            s = jnp.where(suits, sigma, table.unit)
-            logits = found.all_logits
-            if logits is not None:
-                logits = jnp.where(suits[:, None], logits, log_weights)
-            shift = jnp.where(suits, offset, 0)
-            return by_product(statistic, logits, shift, x, examples, log_weights, alpha, s)
-
-        mostly = jax.lax.cond(any_of(suits), product, lambda: refined)
-        mostly = _choose(suits, mostly, refined)
-        left = ~few & ~agrees
-
-        def with_more() -> Any:
-            def group(wanted: jax.Array, *arguments: jax.Array) -> Any:
-                queries, alpha, sigma = arguments
-                return _accurately(statistic, wanted, queries, examples, log_weights, alpha, sigma)
-
-            exact = in_groups(group, TOGETHER, left, queries, alpha, sigma)
-            return _choose(left, exact, mostly)
-
-        return jax.lax.cond(any_of(left), with_more, lambda: mostly)
-
     return jax.lax.cond(
-        any_of(~_is_enough(found, num)),
-        otherwise,
-        lambda: by_refinement(statistic, found, queries, *parameters),
+        any_of(~_is_enough(found, parameters[0].num)),
+        partial(_look_further, statistic, found, queries, *parameters),
+        partial(by_refinement, statistic, found, queries, *parameters),
     )
+
+
+def _look_further(statistic: Statistic, found: Screen, queries: jax.Array, *parameters: Any) -> Any:
+    """Return a statistic where the examples found are not enough for some query.
+
+    More examples are listed first. A query for which they are not enough either takes the product
+    form, if it agrees with them, and the costly ways otherwise.
+    """
+    more = widen(found, FEW)
+    few = _is_enough(more, parameters[0].num)
+    refined, exact = by_refinement(partial(_with_logits, statistic), more, queries, *parameters)
+    offset, agrees = _compare(more, *jax.lax.stop_gradient((exact, queries, *parameters)))
+    suits = agrees & ~few
+    values = jax.lax.cond(
+        any_of(suits),
+        partial(_by_product, statistic, suits, offset, found.all_logits, queries, *parameters),
+        lambda: refined,
+    )
+    values = _choose(suits, values, refined)
+    left = ~few & ~agrees
+    return jax.lax.cond(
+        any_of(left),
+        partial(_replace_accurately, statistic, left, values, queries, *parameters),
+        lambda: values,
+    )
+
+
+def _with_logits(statistic: Statistic, mixture: Mixture) -> tuple[Any, jax.Array]:
+    return statistic(mixture), mixture.logits
+
+
+def _by_product(
+    statistic: Statistic,
+    suits: jax.Array,
+    offset: jax.Array,
+    all_logits: jax.Array | None,
+    queries: jax.Array,
+    examples: Examples,
+    log_weights: jax.Array,
+    alpha: jax.Array,
+    sigma: jax.Array,
+) -> Any:
+    """Return a statistic by the product form; undefined for queries that it does not suit.
+
+    Where its logits may overflow they are left out before, not only after: the derivative of a
+    choice between numbers multiplies what is not chosen by zero.
+    """
+    table = examples.table
+    assert table is not None
+    queries = jnp.where(suits[:, None], queries, alpha[:, None] * table.centre)
+    sigma = jnp.where(suits, sigma, table.unit)
+    if all_logits is not None:
+        all_logits = jnp.where(suits[:, None], all_logits, log_weights)
+    offset = jnp.where(suits, offset, 0)
+    return by_product(statistic, all_logits, offset, queries, examples, log_weights, alpha, sigma)
+
+
+def _replace_accurately(
+    statistic: Statistic,
+    wanted: jax.Array,
+    values: Any,
+    queries: jax.Array,
+    examples: Examples,
+    log_weights: jax.Array,
+    alpha: jax.Array,
+    sigma: jax.Array,
+) -> Any:
+    """Return `values` with those of the queries that are `wanted` replaced, by the costly ways."""
+
+    def batch(wanted: jax.Array, queries: jax.Array, alpha: jax.Array, sigma: jax.Array) -> Any:
+        return _accurately(statistic, wanted, queries, examples, log_weights, alpha, sigma)
+
+    exact = in_batches(batch, COSTLY_ITEMS, wanted, queries, alpha, sigma)
+    return _choose(wanted, exact, values)
 
 
 def _accurately(
     statistic: Statistic, wanted: jax.Array, queries: jax.Array, *parameters: Any
 ) -> Any:
     """Return a statistic by refining some examples, or all; undefined where not `wanted`."""
+    costly = partial(_refine_some_or_all, statistic, wanted, queries, *parameters)
+    nothing = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(costly))
+    return jax.lax.cond(any_of(wanted), costly, lambda: nothing)
 
-    def some() -> Any:
-        num = parameters[0].num
-        found = screen(queries, *parameters, k=min(_SOME, num - 1))
-        return jax.lax.cond(
-            any_of(wanted & ~_is_enough(found, num)),
-            lambda: by_all_differences(statistic, queries, *parameters),
-            lambda: by_refinement(statistic, found, queries, *parameters),
-        )
 
-    nothing = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(some))
-    return jax.lax.cond(any_of(wanted), some, lambda: nothing)
+def _refine_some_or_all(
+    statistic: Statistic, wanted: jax.Array, queries: jax.Array, *parameters: Any
+) -> Any:
+    num = parameters[0].num
+    found = screen(queries, *parameters, k=min(_SOME, num - 1))
+    return jax.lax.cond(
+        any_of(wanted & ~_is_enough(found, num)),
+        partial(by_all_differences, statistic, queries, *parameters),
+        partial(by_refinement, statistic, found, queries, *parameters),
+    )
 
 
 def _is_enough(found: Screen, num: int) -> jax.Array:

@@ -16,17 +16,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ppl_memprior.distributions._mixture.differences import (
-    CHUNK_ELEMENTS,
-    in_groups,
-    map_queries,
-    norm,
-    over_blocks,
-)
+from ppl_memprior._batches import BATCH_ITEMS, in_batches, items_that_fit, over_batches
+from ppl_memprior.distributions._mixture.differences import COPIES, map_queries, norm
 from ppl_memprior.distributions._mixture.examples import Examples
 from ppl_memprior.distributions._mixture.mixtures import (
-    CHUNK_QUERIES,
-    TOGETHER,
+    COSTLY_ITEMS,
     any_of,
     evaluate,
 )
@@ -230,18 +224,17 @@ def nearest(queries: jax.Array, examples: Examples, k: int) -> tuple[jax.Array, 
 
     def of_all(queries: jax.Array) -> tuple[jax.Array, jax.Array]:
         def part(start: jax.Array, size: int) -> jax.Array:
-            return norm(queries[:, None] - examples.block(start, size))
+            return norm(queries[:, None] - examples.batch(start, size))
 
-        distance = over_blocks(part, num, rows_at_once(examples))
+        distance = over_batches(part, num, rows_at_once(examples))
         order = jnp.argsort(distance, axis=1, stable=True)[:, :k]
         return jnp.take_along_axis(distance, order, axis=1), order.astype(jnp.int32)
 
     if table is None or k + FEW >= num:
-        return in_groups(
-            of_all, max(1, CHUNK_ELEMENTS // (rows_at_once(examples) * examples.d)), queries
-        )
+        size = items_that_fit(COPIES * rows_at_once(examples) * examples.d)
+        return in_batches(of_all, size, queries)
 
-    def chunk(queries: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def batch(queries: jax.Array) -> tuple[jax.Array, jax.Array]:
         ones = jnp.ones(len(queries), queries.dtype)
         unit = table.unit * ones
         weights = jnp.zeros(num, queries.dtype)
@@ -260,11 +253,11 @@ def nearest(queries: jax.Array, examples: Examples, k: int) -> tuple[jax.Array, 
         missed = ~(distance[:, -1] < 0.999 * bound)
 
         def again() -> tuple[jax.Array, jax.Array]:
-            return in_groups(
+            return in_batches(
                 lambda wanted, queries, *found: jax.lax.cond(
                     any_of(wanted), lambda: of_all(queries), lambda: found
                 ),
-                TOGETHER,
+                COSTLY_ITEMS,
                 missed,
                 queries,
                 distance,
@@ -273,7 +266,7 @@ def nearest(queries: jax.Array, examples: Examples, k: int) -> tuple[jax.Array, 
 
         return jax.lax.cond(any_of(missed), again, lambda: (distance, index))
 
-    return in_groups(chunk, CHUNK_QUERIES, queries)
+    return in_batches(batch, BATCH_ITEMS, queries)
 
 
 @jax.jit

@@ -15,13 +15,15 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ppl_memprior.distributions._mixture.examples import MAX_READ_ELEMENTS, Examples, Table
+from ppl_memprior._batches import items_that_fit
+from ppl_memprior.distributions._mixture.examples import Examples, Table
 
 #: Examples that are looked for at first, and where these are not enough.
 FEWEST, FEW = 4, 16
-#: Elements of the largest block of (queries, examples) distances.
-BLOCK_ELEMENTS = 2**24
-_GROUP = 16  # examples that share one entry in the first stage of `_largest`
+# Examples in a batch at least, whatever the memory: with fewer a matrix product is slow.
+_LEAST = 1024
+# Examples that share one entry in the first stage of `_largest`; of that algorithm, no batch.
+_GROUP = 16
 
 _Best = tuple[jax.Array, jax.Array]
 
@@ -37,7 +39,7 @@ class Screen(NamedTuple):
             other examples, (Q,).
         error: bounds the error of every logit by the product, (Q,).
         all_logits: the logits of all examples by the product, (Q, N); None where the examples were
-            screened in blocks.
+            screened in batches.
     """
 
     indices: jax.Array
@@ -107,7 +109,7 @@ def screen(
         log_weights: (N,).
         alpha: (Q,).
         sigma: (Q,).
-        k: how many examples to list, fewer than N; more where they are screened in blocks, so that
+        k: how many examples to list, fewer than N; more where they are screened in batches, so that
             it need not be done again.
     """
     queries, examples, log_weights, alpha, sigma = jax.lax.stop_gradient(
@@ -128,7 +130,7 @@ def screen(
         # Without the barrier XLA computes the logits again for each of their uses.
         return jax.lax.optimization_barrier(logits)
 
-    size = min(num, max(k + 1, FEW + 1, block_size(examples, queries.shape[0])))
+    size = min(num, max(k + 1, FEW + 1, examples_in_batch(examples, queries.shape[0])))
     if size == num and table.centred is not None:
         logits = logits_of(table.centred, table.norms, log_weights)
         top, indices = _largest(logits, k + 1)
@@ -136,12 +138,12 @@ def screen(
     k = max(k, FEW)
 
     def step(best: _Best, start: jax.Array) -> tuple[_Best, None]:
-        # The last block starts earlier to be full, and ignores what the one before has seen.
+        # The last batch starts earlier to be full, and ignores what the one before has seen.
         begin = jnp.minimum(start, num - size)
         norms, weights = (
             jax.lax.dynamic_slice_in_dim(field, begin, size) for field in (table.norms, log_weights)
         )
-        logits = logits_of(examples.centred_block(begin, size), norms, weights)
+        logits = logits_of(examples.centred_batch(begin, size), norms, weights)
         fresh = begin + jnp.arange(size) >= start
         top, where = _largest(jnp.where(fresh, logits, -jnp.inf), k + 1)
         both = (
@@ -157,11 +159,11 @@ def screen(
     return Screen(indices[:, :k], top[:, :k], top[:, k] + error, error)
 
 
-def block_size(examples: Examples, num_queries: int) -> int:
+def examples_in_batch(examples: Examples, num_queries: int) -> int:
     """Return how many examples are compared with `num_queries` queries at once."""
-    size = max(1024, BLOCK_ELEMENTS // num_queries)
+    size = max(_LEAST, items_that_fit(num_queries))
     if examples.table is not None and examples.table.centred is None:
-        size = min(size, max(1024, MAX_READ_ELEMENTS // examples.d))
+        size = min(size, max(_LEAST, items_that_fit(examples.d)))
     return min(examples.num, size)
 
 

@@ -15,24 +15,24 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from ppl_memprior._batches import in_batches, items_that_fit, over_batches, sum_over_batches
 from ppl_memprior.distributions._mixture.differences import (
     half_squared_norm,
-    in_groups,
     map_queries,
-    over_blocks,
     standardized,
-    sum_over_blocks,
 )
-from ppl_memprior.distributions._mixture.examples import MAX_READ_ELEMENTS, Examples
+from ppl_memprior.distributions._mixture.examples import Examples
 from ppl_memprior.distributions._mixture.screening import (
     Screen,
-    block_size,
+    examples_in_batch,
     product_logits,
     scaled_queries,
 )
 
-_ROWS = 32  # examples whose differences are formed at once, where all of them are
-_ROW_ELEMENTS = 2**13  # and in few dimensions, more
+# Examples whose differences are formed at once, where all of them are; more in few dimensions. This
+# is no bound on the memory, which many queries share: so many differences stay in the cache.
+_ROWS = 32
+_ROW_ELEMENTS = 2**13
 
 
 class Mixture(NamedTuple):
@@ -128,7 +128,7 @@ def by_differences(
     return map_queries(one, examples.num * examples.d, queries, alpha, sigma)
 
 
-# --- all examples at once, or in blocks -----------------------------------------------------------
+# --- all examples at once, or in batches ----------------------------------------------------------
 
 
 def by_product(
@@ -164,12 +164,12 @@ def by_product(
         def mean(r: jax.Array) -> jax.Array:
             def part(start: jax.Array, size: int) -> jax.Array:
                 share = jax.lax.dynamic_slice_in_dim(r, start, size, axis=1)
-                rows = examples.centred_block(start, size)
+                rows = examples.centred_batch(start, size)
                 return jnp.matmul(share, rows, precision=jax.lax.Precision.HIGHEST)
 
             if table.centred is not None and shared is not None:
                 return jnp.matmul(r, table.centred, precision=jax.lax.Precision.HIGHEST)
-            return sum_over_blocks(part, num, block_size(examples, len(queries)))
+            return sum_over_batches(part, num, examples_in_batch(examples, len(queries)))
 
         mixture = Mixture(
             logits + shift[:, None],
@@ -183,8 +183,7 @@ def by_product(
 
     if all_logits is not None:
         return one(all_logits, offset, queries, alpha, sigma)
-    together = max(1, MAX_READ_ELEMENTS // num)
-    return in_groups(partial(one, None), together, offset, queries, alpha, sigma)
+    return in_batches(partial(one, None), items_that_fit(num), offset, queries, alpha, sigma)
 
 
 def _product_logits_again(arguments: Any) -> jax.Array:
@@ -193,10 +192,10 @@ def _product_logits_again(arguments: Any) -> jax.Array:
 
     def part(start: jax.Array, size: int) -> jax.Array:
         weights = jax.lax.dynamic_slice_in_dim(log_weights, start, size)
-        rows = examples.centred_block(start, size)
+        rows = examples.centred_batch(start, size)
         return product_logits(scaled, precision, rows, jnp.sum(rows**2, axis=-1), weights, alpha)
 
-    return over_blocks(part, examples.num, block_size(examples, len(queries)))
+    return over_batches(part, examples.num, examples_in_batch(examples, len(queries)))
 
 
 @jax.custom_jvp
@@ -235,16 +234,16 @@ def by_all_differences(
         return jax.vmap(standardized, (0, None, 0, 0))(queries, rows, alpha, sigma)
 
     def distances(start: jax.Array, size: int) -> jax.Array:
-        return half_squared_norm(differences(examples.block(start, size)))
+        return half_squared_norm(differences(examples.batch(start, size)))
 
-    logits = log_weights - over_blocks(distances, examples.num, rows_at_once(examples))
+    logits = log_weights - over_batches(distances, examples.num, rows_at_once(examples))
 
     def weighted(r: jax.Array, terms: Callable[[jax.Array], jax.Array]) -> jax.Array:
         def part(start: jax.Array, size: int) -> jax.Array:
             share = jax.lax.dynamic_slice_in_dim(r, start, size, axis=1)
-            return jnp.sum(share[:, :, None] * terms(examples.block(start, size)), axis=1)
+            return jnp.sum(share[:, :, None] * terms(examples.batch(start, size)), axis=1)
 
-        return sum_over_blocks(part, examples.num, rows_at_once(examples))
+        return sum_over_batches(part, examples.num, rows_at_once(examples))
 
     def average(r: jax.Array) -> jax.Array:
         centre = examples.take(jnp.argmax(logits, axis=1))

@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ppl_memprior.distributions._mixture.differences import in_groups
+from ppl_memprior._batches import in_batches
 from ppl_memprior.distributions._mixture.examples import Examples
-from ppl_memprior.distributions._mixture.mixtures import TOGETHER, any_of
+from ppl_memprior.distributions._mixture.mixtures import COSTLY_ITEMS, any_of
 from ppl_memprior.distributions._mixture.sums import Mixture, by_all_differences
 
 
@@ -121,7 +121,7 @@ def ratio_terms(
     def explicit(zeros: jax.Array, arguments: Any) -> Any:
         queries, examples, log_weights, alpha, sigma = arguments
 
-        def group(level: jax.Array, queries: jax.Array, alpha: jax.Array, sigma: jax.Array) -> Any:
+        def batch(level: jax.Array, queries: jax.Array, alpha: jax.Array, sigma: jax.Array) -> Any:
             def statistic(mixture: Mixture) -> Any:
                 normalizer = -mixture.d * (jnp.log(sigma) + 0.5 * math.log(2 * math.pi))
                 density = _bounded_exp(mixture.logits + (normalizer - level)[:, None])
@@ -132,7 +132,7 @@ def ratio_terms(
 
         def all_terms() -> Any:
             level = log_density(*arguments)
-            return in_groups(group, TOGETHER, level, queries, alpha, sigma)
+            return in_batches(batch, COSTLY_ITEMS, level, queries, alpha, sigma)
 
         nothing = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(all_terms))
         return jax.lax.cond(any_of(log_weights == -jnp.inf), all_terms, lambda: nothing)

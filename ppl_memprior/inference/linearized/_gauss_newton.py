@@ -2,14 +2,14 @@
 
 In whitened coordinates the negative log-density of a component's posterior is, but for a constant,
 phi(z) = |r(z)|^2 / 2 + |z|^2 / 2. A step goes to the mean of the posterior that is linearized at
-z; it is halved until phi falls by enough. The iteration only asks for what it needs; it is answered
-for one component alone, or for many together, so that their solves go into one batch.
+z; it is halved until phi falls by enough. The iteration only asks for what it needs. `answer` does
+that for one component, `answer_in_batches` for many, whose solves then go into one batch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,20 +60,29 @@ class Mode(NamedTuple):
     first_objective: Any
 
 
-class Question(NamedTuple):
-    """What an iteration wants to know at z: phi(z), or the component linearized there.
+class ObjectiveAt(NamedTuple):
+    """An iteration's question for phi(z).
 
     Attributes:
         z: the point, shape (d,).
-        linearize: the `Linearized` component is wanted, otherwise phi alone.
-        before: the linearization before, if any.
     """
 
     z: Any
-    linearize: bool
-    before: Any
 
 
+class LinearizedAt(NamedTuple):
+    """An iteration's question for the component linearized at z.
+
+    Attributes:
+        z: the point, shape (d,).
+        before: the linearization before, None at the first point.
+    """
+
+    z: Any
+    before: Linearized | None
+
+
+Question = ObjectiveAt | LinearizedAt
 Search = Generator[Question, Any, Mode]
 
 
@@ -83,34 +92,59 @@ def search_mode(start: NDArray[Any], iterations: int) -> Search:
     Args:
         start: first z, shape (d,).
         iterations: steps at most.
+
+    Yields:
+        What the iteration wants to know.
+
+    Returns:
+        Where it ended.
     """
-    dtype = start.dtype
-    rounding = ROUNDING * float(np.finfo(dtype).eps)
-
-    def negligible(here: Linearized) -> bool:
-        return bool(here.decrement <= TOLERANCE + rounding * here.objective)
-
-    first: Linearized = yield Question(start, True, None)
-    z, here, count, trials = start, first, 0, 0
-    # written so that what is not a number ends the iteration, and counts as too long a step
-    while count < iterations and here.decrement > 0 and not negligible(here):
-        direction = here.update.mean - z
-        length, falls = 1.0, False
-        while not falls and length >= SHORTEST:
-            value = yield Question((z + length * direction).astype(dtype), False, None)
-            trials += 1
-            enough = here.objective - SUFFICIENT * length * here.decrement
-            falls = bool(value <= enough + rounding * here.objective)
-            length = length if falls else length / 2
-        if not falls:
+    here: Linearized = yield LinearizedAt(start, None)
+    z, first_objective, count, trials = start, here.objective, 0, 0
+    # written so that what is not a number ends the iteration
+    while count < iterations and here.decrement > 0 and not _negligible(here, z.dtype):
+        point, tried = yield from _line_search(z, here)
+        trials += tried
+        if point is None:
             break
-        z = (z + length * direction).astype(dtype)
-        here = yield Question(z, True, here)
+        z = point
+        here = yield LinearizedAt(z, here)
         count += 1
-    return Mode(z, here, count, negligible(here), trials, first.objective)
+    return Mode(z, here, count, _negligible(here, z.dtype), trials, first_objective)
 
 
-def alone(
+def _line_search(
+    z: NDArray[Any], here: Linearized
+) -> Generator[Question, Any, tuple[NDArray[Any] | None, int]]:
+    """Halve the step to the mean of the linearized posterior until phi falls by enough.
+
+    Returns:
+        The point that the step reaches, None where even the shortest step is too long; and how
+        many steps were tried.
+    """
+    direction = here.update.mean - z
+    length, trials = 1.0, 0
+    while length >= SHORTEST:
+        point = (z + length * direction).astype(z.dtype)
+        value = yield ObjectiveAt(point)
+        trials += 1
+        enough = here.objective - SUFFICIENT * length * here.decrement
+        if value <= enough + _rounding(z.dtype) * here.objective:  # not so where phi is NaN
+            return point, trials
+        length /= 2
+    return None, trials
+
+
+def _negligible(here: Linearized, dtype: np.dtype) -> bool:
+    """Whether the next step is not worth taking; false for NaN."""
+    return bool(here.decrement <= TOLERANCE + _rounding(dtype) * here.objective)
+
+
+def _rounding(dtype: np.dtype) -> float:
+    return ROUNDING * float(np.finfo(dtype).eps)
+
+
+def answer(
     search: Search, linearize_at: Callable[[Any, Any], Any], objective: Callable[[Any], float]
 ) -> Mode:
     """Answer the questions of one iteration.
@@ -119,22 +153,25 @@ def alone(
         search: the iteration.
         linearize_at: from z and the linearization before (or None) to a `Linearized`.
         objective: phi.
+
+    Returns:
+        Where it ended.
     """
-    try:
-        question = next(search)
-        while True:
-            z, linearize, before = question
-            question = search.send(linearize_at(z, before) if linearize else objective(z))
-    except StopIteration as end:
-        return end.value
+    asked = _resume(search, None)
+    while not isinstance(asked, Mode):
+        if isinstance(asked, LinearizedAt):
+            asked = _resume(search, linearize_at(asked.z, asked.before))
+        else:
+            asked = _resume(search, objective(asked.z))
+    return asked
 
 
-def together(
+def answer_in_batches(
     searches: Sequence[Search],
     linearize_at: Callable[[NDArray[Any], NDArray[Any]], Iterable[Any]],
     objectives: Callable[[NDArray[Any], NDArray[Any]], Iterable[Any]],
 ) -> list[Mode]:
-    """Answer the questions of several iterations, those of one kind at once.
+    """Answer the questions of several iterations, those of one kind in one batch.
 
     Args:
         searches: the iterations.
@@ -145,18 +182,31 @@ def together(
     Returns:
         Where they ended, in their order.
     """
-    questions = {n: next(search) for n, search in enumerate(searches)}
-    modes: dict[int, Mode] = {}
-    while questions:
-        for linearize, answer in ((False, objectives), (True, linearize_at)):
-            asking = [n for n, question in questions.items() if question.linearize == linearize]
-            if not asking:
-                continue
-            points = np.stack([questions[n].z for n in asking])
-            for n, found in zip(asking, answer(np.asarray(asking), points), strict=True):
-                try:
-                    questions[n] = searches[n].send(found)
-                except StopIteration as end:
-                    modes[n] = end.value
-                    del questions[n]
-    return [modes[n] for n in range(len(searches))]
+    asked = [_resume(search, None) for search in searches]
+    while not all(isinstance(question, Mode) for question in asked):
+        _answer_kind(ObjectiveAt, objectives, searches, asked)
+        _answer_kind(LinearizedAt, linearize_at, searches, asked)
+    return cast("list[Mode]", asked)
+
+
+def _answer_kind(
+    kind: type[Question],
+    answers: Callable[[NDArray[Any], NDArray[Any]], Iterable[Any]],
+    searches: Sequence[Search],
+    asked: list[Question | Mode],
+) -> None:
+    """Answer all questions of one kind, and put the next ones in their places."""
+    asking = [n for n, question in enumerate(asked) if isinstance(question, kind)]
+    if not asking:
+        return
+    points = np.stack([asked[n].z for n in asking])
+    for n, found in zip(asking, answers(np.asarray(asking), points), strict=True):
+        asked[n] = _resume(searches[n], found)
+
+
+def _resume(search: Search, found: Any) -> Question | Mode:
+    """Give an iteration its answer (None to begin), and return its next question or its end."""
+    try:
+        return search.send(found)
+    except StopIteration as end:
+        return end.value

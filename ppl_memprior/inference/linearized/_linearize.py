@@ -4,7 +4,8 @@ Around example n, F(x) is replaced by F(x_n) + J_n (x - x_n). Each component of 
 has a Gaussian posterior and a closed-form evidence (Siahkoohi & Sabeddu, arXiv:2603.19629; the
 component weights here include the log-determinant of the data covariance, which differs from
 component to component). What is done at one component stands in `_tasks`, and how they
-make a posterior in `linearized_posterior`; here it is decided how and for which components.
+make a posterior in `_posterior`; here it is decided how, and whether for all components. Where not
+for all, `_by_importance` chooses them.
 """
 
 from __future__ import annotations
@@ -14,33 +15,35 @@ import os
 import warnings
 from collections.abc import Mapping
 from concurrent.futures import Executor
-from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
-from numpy.typing import NDArray
 
 from ppl_memprior._execution.map_examples import Record, examples_in_batch, map_examples
-from ppl_memprior._execution.progress import BATCH_ITEMS
-from ppl_memprior._failures import tell_failures
 from ppl_memprior.inference._method_checks import method_check, require_density
-from ppl_memprior.inference.linearized._effort import CannotMatter, Effort, at_work
-from ppl_memprior.inference.linearized._ordering import in_order_of_importance
+from ppl_memprior.inference.linearized._by_importance import (
+    ComponentWork,
+    linearize_by_importance,
+)
+from ppl_memprior.inference.linearized._effort import Effort
+from ppl_memprior.inference.linearized._failed_components import (
+    require_some,
+    say_failed,
+    simulated,
+)
 from ppl_memprior.inference.linearized._posterior import LinearizedPosterior, assembled
-from ppl_memprior.inference.linearized._tasks import BLOCK, BoundTask, DenseTask, LowRankTask
+from ppl_memprior.inference.linearized._tasks import DenseTask, LowRankTask
 from ppl_memprior.problem.inverse_problem import InverseProblem
 
 # A Jacobian is formed if it has at most so many elements (32 MiB in float32) and its shorter side,
-# the number of products and the size of its singular value decomposition, is at most so long.
+# the number of products and the size of its singular value decomposition, is at most so long. That
+# chooses an algorithm; how many Jacobians a batch holds is left to `_batches`.
 DENSE_ELEMENTS = 2**23
 DENSE_SIDE = 1024
 # Multiplications in the factorizations of all Jacobians, about a second of work, below which it is
 # not asked which of them matter.
 BOUNDED_OPERATIONS = 10**9
-# Steps of bidiagonalization that bound every component where products are dear, those that may
-# matter for all that, and those that still may; and every component where products are cheap.
-STEPS, CHEAP_STEPS = (1, 2, 4), 4
 # Directions found for a component, if not told otherwise, without a Jacobian formed.
 MAX_RANK = 512
 
@@ -131,86 +134,16 @@ def linearize(
     task: DenseTask | LowRankTask = DenseTask(iterations)
     if not dense:
         task = LowRankTask(iterations, accuracy, min(max_rank or MAX_RANK, size.num_model))
-    do = partial(map_examples, problem, executor=executor, store=store)
-    bounds = do(
-        BoundTask(CHEAP_STEPS if dense else STEPS[0]),
-        np.arange(size.num),
-        batch_size=examples_in_batch(
-            size.num,
-            10 * (size.num_model + size.num_residuals),
-            executor=executor,
-            store=store,
-            at_most=BATCH_ITEMS if dense else BLOCK,
-        ),
-        description="linearize: bounds",
-        progress=progress,
+    work = ComponentWork(
+        problem, task, size.num_model, size.num_residuals, effort, executor, store, progress
     )
-    failed = {n for n, bound in enumerate(bounds) if not _simulated(bound)}
-    _require_some(problem, failed)
-    effort.count(bounds)
-    upper = np.asarray([bound["log_evidence"] for bound in bounds], np.float64)
-    upper[list(failed)] = -np.inf
-    log_weights = np.asarray(problem.prior.log_weights, np.float64)
-    # bounds of few steps hardly differ where the data are much better than the prior: begin with
-    # the component whose example fits best, beside which the others' bounds may soon be too low
-    misfits = np.asarray([bound["misfit"] for bound in bounds], np.float64)
-    misfits[list(failed)] = np.inf
-    first = None if dense else int(np.argmax(log_weights - 0.5 * misfits))
-    tightened: list[Record] = []
-    batch_size = BLOCK if dense else 1
-
-    def tighten(steps: int, indices: NDArray[Any]) -> NDArray[Any]:
-        records = do(
-            BoundTask(steps),
-            indices,
-            batch_size=1,
-            description="linearize: closer bounds",
-            progress=progress,
-        )
-        effort.count(records)
-        tightened.extend(records)
-        closer = np.asarray([record["log_evidence"] for record in records], np.float64)
-        return np.where(np.isnan(closer), np.inf, closer)  # no bound: `work` will see it fail
-
-    def work(indices: NDArray[Any], least: NDArray[Any]) -> list[Record | float]:
-        wanted = [n for n in indices.tolist() if n not in failed]
-        try:
-            with at_work(effort, float(least.min())):
-                done = do(task, np.asarray(wanted, int), batch_size=batch_size)
-        except CannotMatter as found:  # of components that are worked on alone
-            effort.count([found.cost])
-            tightened.append(found.cost)
-            return [found.bound]
-        effort.count(done)
-        records = dict(zip(wanted, done, strict=True))
-        failed.update(n for n, record in records.items() if not _simulated(record))
-        return [
-            {**records.get(n, _UNTRIED), "log_evidence": np.asarray(-np.inf)}
-            if n in failed
-            else records[n]
-            for n in indices.tolist()
-        ]
-
-    side = min(size.num_model, size.num_residuals)
-    # of a batch of Jacobians; by products, of the probes, the first directions and the mean
-    least = BLOCK * (side + 3) if dense else 5 * min(BLOCK, side) + 2
-    results, neglected = in_order_of_importance(
-        work,
-        [] if dense else [partial(tighten, steps) for steps in STEPS[1:]],
-        log_weights,
-        upper,
-        neglect,
-        at_once=1 if executor is None and not dense else BLOCK,
-        first=first,
-        goes_on=lambda: effort.suffices(least),
-        progress=progress,
-    )
-    tightened += [results.pop(n) for n in failed & results.keys()]
-    _tell_failures(problem, failed)
-    _warn_of_what_is_left(results, size.num - len(failed), neglected, neglect, accuracy)
-    if iterations and len(results) + len(failed) < size.num:
-        neglected = math.nan
-    return assembled(problem, results, bounds, neglected, tightened, len(failed))
+    found = linearize_by_importance(work, neglect)
+    say_failed(problem, work.failed)
+    num = size.num - len(work.failed)
+    _warn_of_what_is_left(found.results, num, found.neglected, neglect, accuracy)
+    left_out = iterations > 0 and len(found.results) < num  # and no bound on their weight
+    neglected = math.nan if left_out else found.neglected
+    return assembled(problem, found.results, found.bounds, neglected, work.unused, len(work.failed))
 
 
 @method_check("linearized")
@@ -347,44 +280,8 @@ def linearize_all(
         description="linearize: examples",
         progress=progress,
     )
-    failed = {n for n, record in enumerate(found) if not _simulated(record)}
-    _require_some(problem, failed)
-    _tell_failures(problem, failed)
+    failed = {n for n, record in enumerate(found) if not simulated(record)}
+    require_some(problem, failed)
+    say_failed(problem, failed)
     results = {n: record for n, record in enumerate(found) if n not in failed}
     return results, [found[n] for n in failed]
-
-
-# stands for the record of a component that is known to fail
-_UNTRIED: Record = {
-    "forward_evaluations": np.asarray(0),
-    "gradient_evaluations": np.asarray(0),
-}
-
-
-def _simulated(record: Record) -> bool:
-    """Whether forward output and Jacobian are finite; the posterior's own mean is not asked."""
-    return all(np.isfinite(v).all() for name, v in record.items() if name != "misfit_at_mean")
-
-
-def _require_some(problem: InverseProblem, failed: set[int]) -> None:
-    """Raise a `ValueError` that says what is not finite, where that is so at all examples."""
-    if len(failed) < problem.num_examples:
-        return
-    # compiled, as everywhere: a direct call may raise where the operator fails
-    both = jax.jit(lambda x: (problem.predict(x), problem.residual(x)))
-    predicted, residual = both(problem.examples[0])
-    if np.isfinite(residual).all() or not all(
-        np.isfinite(np.asarray(data)).all() for data in predicted.values()
-    ):
-        _tell_failures(problem, failed)  # which is an error
-    raise ValueError(
-        f"the whitened residual is not finite at any of {len(failed)} examples, though the "
-        "forward operator is: the noise's scale is zero or its covariance singular; give every "
-        "datum noise of positive variance"
-    )
-
-
-def _tell_failures(problem: InverseProblem, failed: set[int]) -> None:
-    which = np.isin(np.arange(problem.num_examples), list(failed))
-    consequence = "these components are left out, and the evidence lacks what is around them"
-    tell_failures("linearize", which, "examples", consequence)

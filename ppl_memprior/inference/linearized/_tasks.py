@@ -25,7 +25,12 @@ from ppl_memprior.inference.linearized._effort import (
     component_bar,
     effort_here,
 )
-from ppl_memprior.inference.linearized._gauss_newton import Mode, alone, search_mode, together
+from ppl_memprior.inference.linearized._gauss_newton import (
+    Mode,
+    answer,
+    answer_in_batches,
+    search_mode,
+)
 from ppl_memprior.inference.linearized._gaussian_update import (
     GaussianUpdate,
     Spectrum,
@@ -37,7 +42,9 @@ from ppl_memprior.inference.linearized._whitened import WhitenedComponents
 from ppl_memprior.problem.inverse_problem import InverseProblem
 
 FEW = 8  # components that are worked on as if they were so many
-BLOCK = 16  # products that go into one batch, and directions found at a time
+# Directions that block Golub-Kahan bidiagonalization finds at a time; their products go into one
+# batch. The number decides which directions are found, so it does not depend on the memory.
+BLOCK = 16
 _SEED = 0  # of the random probes: example n at its i-th linearization always gets the same ones
 
 Batch = Callable[[NDArray[Any]], list[dict[str, NDArray[Any]]]]
@@ -113,7 +120,7 @@ class DenseTask:
 
             start = np.zeros(components.num_model, components.dtype)
             searches = [search_mode(start, self.iterations) for _ in indices]
-            modes = together(searches, linearize_at, objectives)
+            modes = answer_in_batches(searches, linearize_at, objectives)
             posteriors = [_posterior(mode, self.iterations) for mode in modes]
             z = np.stack([mean for _, mean in posteriors]).astype(components.dtype)
             everything = np.arange(len(indices))
@@ -206,7 +213,7 @@ class LowRankTask:
             return 0.5 * float(_squared(component.residual(z)) + _squared(z))
 
         origin = np.zeros(components.num_model, components.dtype)
-        mode = alone(search_mode(origin, self.iterations), linearize_at, objective)
+        mode = answer(search_mode(origin, self.iterations), linearize_at, objective)
         update, z = _posterior(mode, self.iterations)
         mean = np.asarray(component.prior.at(jnp.asarray(z, components.dtype)))
         found = _Found(mode, update, z, mean, _squared(component.residual(z)))

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from ppl_memprior._execution.progress import BATCH_ELEMENTS
+from ppl_memprior._batches import batch_slices, items_that_fit
 from ppl_memprior.inference.linearized._component_prior import ComponentPrior, component_priors
 from ppl_memprior.problem.inverse_problem import InverseProblem
 
@@ -103,8 +103,7 @@ class WhitenedComponent:
         self.gradient_evaluations = 0
         self._components = components
         self._made = made
-        fitting = max(1, BATCH_ELEMENTS // (components.num_data + components.num_model))
-        self._batch = min(block, fitting)
+        self._batch = min(block, items_that_fit(components.num_data + components.num_model))
 
     def residual(self, z: NDArray[Any]) -> NDArray[Any]:
         """r(z), shape (m,)."""
@@ -136,8 +135,8 @@ class WhitenedComponent:
         self, product: Callable[..., jax.Array], z: NDArray[Any], vectors: NDArray[Any]
     ) -> NDArray[Any]:
         parts = []
-        for start in range(0, len(vectors), self._batch):
-            part = vectors[start : start + self._batch]
+        for rows in batch_slices(len(vectors), self._batch):
+            part = vectors[rows]
             # one shape, one compilation: zeros fill up the last batch
             padded = np.zeros((self._batch, vectors.shape[1]), self._components.dtype)
             padded[: len(part)] = part

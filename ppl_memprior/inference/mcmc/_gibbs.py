@@ -21,7 +21,7 @@ from numpyro.infer.mcmc import MCMCKernel
 from numpyro.infer.util import compute_log_probs
 from numpyro.util import identity, is_prng_key
 
-from ppl_memprior._execution.progress import BATCH_ELEMENTS, BATCH_ITEMS
+from ppl_memprior._batches import BATCH_ITEMS, items_that_fit
 from ppl_memprior._failures import (
     first_few,
     has_failed,
@@ -261,5 +261,5 @@ def _log_joint(
         return sum(terms.values(), jnp.zeros(()))
 
     examples = prior.component_means
-    batch = max(1, min(BATCH_ITEMS, BATCH_ELEMENTS // elements, len(examples)))
-    return prior.log_weights + jax.lax.map(given, examples, batch_size=batch), examples
+    size = min(BATCH_ITEMS, items_that_fit(elements), len(examples))
+    return prior.log_weights + jax.lax.map(given, examples, batch_size=size), examples

@@ -12,8 +12,7 @@ import numpyro.distributions as dist
 import pytest
 from scipy import stats
 
-from ppl_memprior import DiffusionMixturePrior, InverseProblem, MemorizedPrior
-from ppl_memprior.comparison.trees import datatree
+from ppl_memprior import DiffusionMixturePrior, InverseProblem, MemorizedPrior, _batches
 from ppl_memprior.comparison.trees.datatree import to_datatree
 from ppl_memprior.comparison.trees.labels import (
     check_site_names,
@@ -138,7 +137,7 @@ def test_each_distinct_draw_is_solved_for_once():
 
 def test_large_groups_keep_evenly_spaced_draws(kinds_problem, kinds_draws, tree, monkeypatch):
     numbers = 2 * (6 + 6 + 6 + 3)  # of one draw of both chains
-    monkeypatch.setattr(datatree, "MAX_GROUP_NUMBERS", 3 * numbers)
+    monkeypatch.setattr(_batches, "BATCH_ELEMENTS", 3 * numbers)
     thin = to_datatree(kinds_problem, kinds_draws)
     for group in ("log_likelihood", "posterior_predictive"):
         np.testing.assert_array_equal(thin[group]["draw"], [0, 2, 4])
@@ -182,7 +181,7 @@ def test_constant_data_are_what_the_model_takes_besides_its_data(tree, kinds_pro
 
 
 def test_constant_data_leave_large_arrays_out(kinds_problem, kinds_draws, monkeypatch):
-    monkeypatch.setattr(datatree, "MAX_GROUP_NUMBERS", 10)
+    monkeypatch.setattr(_batches, "BATCH_ELEMENTS", 10)
     constants = to_datatree(kinds_problem, kinds_draws)["constant_data"].to_dataset()
     assert set(constants) == {"offset"}
     assert constants.attrs["left_out"] == "x_examples: of more than 10 numbers"

@@ -66,7 +66,7 @@ def examples_in(log):
 
 
 def test_a_killed_run_goes_on_and_ends_with_the_same_numbers(tmp_path, killed_run):
-    script, killed, stored = killed_run(SCRIPT, "linearize-low-rank/*.zip", 1)
+    script, killed, stored = killed_run(SCRIPT, "linearize-low-rank/*.npz", 1)
     assert 1 <= len(stored) < 6
 
     program = runpy.run_path(str(script), {"pause": 0.0, "log": str(tmp_path / "resumed")})
@@ -136,7 +136,7 @@ def test_executors_give_what_a_loop_gives(problem, dask, tmp_path, settings):
     elsewhere = linearize(problem, executor=dask.get_executor(), store=tmp_path, **everything)
     assert_same(elsewhere, expected, tolerance)
     (components,) = tmp_path.glob("linearize-*")
-    assert len(list(components.glob("*.zip"))) == 40
+    assert len(list(components.glob("*.npz"))) == 40
     assert_same(linearize(problem, store=tmp_path, **everything), expected, tolerance)
 
 

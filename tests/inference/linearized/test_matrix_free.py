@@ -143,7 +143,7 @@ def test_budget_ends_with_the_best_there_is(problem, dense, matrix_free, tmp_pat
 
 def test_budget_where_jacobians_are_formed(problem, monkeypatch):
     monkeypatch.setattr(
-        importlib.import_module("ppl_memprior.inference.linearized._linearize"), "BLOCK", 2
+        importlib.import_module("ppl_memprior.inference.linearized._by_importance"), "BLOCK", 2
     )
     with pytest.warns(UserWarning, match="the budget ended"):
         found = linearize(problem, max_evaluations=1, neglect=0.0)
