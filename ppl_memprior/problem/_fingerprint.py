@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from ppl_memprior.problem._cache import remembered
 from ppl_memprior.problem.inverse_problem import InverseProblem
 
 
@@ -35,9 +36,7 @@ def problem_fingerprint(problem: InverseProblem) -> str:
     """
     # the numbers, and so the hash, are others in double precision
     key = ("fingerprint", jax.dtypes.canonicalize_dtype(float))
-    if key not in problem.derived:
-        problem.derived[key] = _digest(problem)
-    return problem.derived[key]
+    return remembered(problem, key, lambda: _digest(problem))
 
 
 def _digest(problem: InverseProblem) -> str:

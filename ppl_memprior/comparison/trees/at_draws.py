@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
+from numpyro.ops.provenance import eval_provenance
 
 from ppl_memprior._execution.progress import (
     items_in_batch,
@@ -27,8 +28,8 @@ from ppl_memprior.comparison.trees.observed_sites import (
     log_likelihoods,
     some_latents,
 )
+from ppl_memprior.problem._cache import remembered
 from ppl_memprior.problem._gaussian_site import gaussian_site
-from ppl_memprior.problem._jaxpr import dependent_outputs
 from ppl_memprior.problem.inverse_problem import InverseProblem
 
 
@@ -174,10 +175,7 @@ class _Program:
 
 
 def _program(problem: InverseProblem) -> _Program:
-    key = "program at the draws"
-    if key not in problem.derived:
-        problem.derived[key] = _make_program(problem)
-    return problem.derived[key]
+    return remembered(problem, "program at the draws", lambda: _make_program(problem))
 
 
 def _make_program(problem: InverseProblem) -> _Program:
@@ -186,7 +184,7 @@ def _make_program(problem: InverseProblem) -> _Program:
     def at_draw(values: dict[str, jax.Array]) -> tuple[dict[str, Any], dict[str, Any]]:
         others: dict[str, ArrayLike] = {name: values[name] for name in problem.extra_latents}
         x = values[problem.prior_name]
-        trace = problem._trace(x, others)
+        trace = problem.trace(x, **others)
         prior = trace[problem.prior_name]["fn"] if others else problem.prior
         each: dict[str, Any] = {
             "deterministics": {name: trace[name]["value"] for name in problem.deterministic_names},
@@ -206,27 +204,25 @@ def _make_program(problem: InverseProblem) -> _Program:
 
 def _noise(problem: InverseProblem) -> dict[str, _Noise]:
     """How the distributions of the observed sites come apart; the model is traced, not run."""
-    found: dict[str, _Noise] = {}
-    structures: dict[str, Any] = {}
-    sizes: dict[str, int] = {}
 
-    def read(latents: tuple[jax.Array, dict[str, ArrayLike]]) -> list[jax.Array]:
-        trace = problem._trace(*latents)
-        leaves = []
-        for name in data_sites(problem):
-            fn = elementwise(trace[name]["fn"])
-            structure = jax.tree.structure(fn)
-            if not can_sample(fn) or not can_sample(jax.tree.unflatten(structure, _leaves(fn))):
-                continue
-            structures[name], sizes[name] = structure, problem.data[name].size
-            leaves += _leaves(fn)
-        return leaves
+    def read(latents: tuple[jax.Array, dict[str, ArrayLike]]) -> dict[str, Any]:
+        x, others = latents
+        trace = problem.trace(x, **others)
+        found = {name: elementwise(trace[name]["fn"]) for name in data_sites(problem)}
+        return {name: fn for name, fn in found.items() if _comes_apart(fn)}
 
-    varies = iter(dependent_outputs(read, some_latents(problem)))
-    for name, structure in structures.items():
-        flags = tuple(next(varies) for _ in range(structure.num_leaves))
-        found[name] = _Noise(structure, flags, sizes[name])
-    return found
+    depends = eval_provenance(read, latents=some_latents(problem))
+    parts = {name: jax.tree.flatten(fn) for name, fn in depends.items()}
+    return {
+        name: _Noise(structure, tuple(map(bool, leaves)), problem.data[name].size)
+        for name, (leaves, structure) in parts.items()
+    }
+
+
+def _comes_apart(fn: Any) -> bool:
+    """Whether draws can be taken from a distribution, also from one made of its arrays alone."""
+    structure = jax.tree.structure(fn)
+    return can_sample(fn) and can_sample(jax.tree.unflatten(structure, _leaves(fn)))
 
 
 def _leaves(fn: Any) -> list[jax.Array]:
