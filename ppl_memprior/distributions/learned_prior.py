@@ -11,6 +11,8 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from numpyro.distributions import Distribution
 
+from ppl_memprior.distributions import _checks
+
 
 class LearnedPrior(Distribution):
     r"""A weighted mixture with one component for each training example.
@@ -48,6 +50,22 @@ class LearnedPrior(Distribution):
     def component_means(self) -> jax.Array:
         """Means m_n of the components, shape (N, *event)."""
         raise NotImplementedError(_undefined(self, "component_means"))
+
+    def take(self, indices: ArrayLike) -> jax.Array:
+        """Means of some components, without reading the others where they lie in a file.
+
+        Args:
+            indices: whole numbers from 0 to N - 1, of any shape (*K). Those from -N to -1 count
+                from the end, unless they are traced.
+
+        Returns:
+            The means, shape (*K, *event).
+
+        Raises:
+            TypeError: indices that are not whole numbers.
+            IndexError: an index out of range. Traced indices cannot be looked at.
+        """
+        return self.component_means[_checks.example_indices(indices, self.num_components)]
 
     @property
     def bandwidth(self) -> jax.Array:

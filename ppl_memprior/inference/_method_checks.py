@@ -13,6 +13,7 @@ import jax
 from numpyro import handlers
 
 from ppl_memprior.distributions import DiffusionMixturePrior
+from ppl_memprior.distributions._weighted_examples import stored_examples
 from ppl_memprior.problem._cache import remembered
 from ppl_memprior.problem.inverse_problem import InverseProblem, require_problem
 
@@ -106,7 +107,7 @@ def _remedies(reasons: Check, problem: InverseProblem) -> list[str]:
 
 def _with_bandwidth(problem: InverseProblem) -> InverseProblem:
     def make() -> InverseProblem:
-        return problem.with_prior(DiffusionMixturePrior(problem.examples, 1.0))
+        return problem.with_prior(DiffusionMixturePrior(stored_examples(problem.prior), 1.0))
 
     return remembered(problem, "with bandwidth", make)
 
@@ -114,7 +115,7 @@ def _with_bandwidth(problem: InverseProblem) -> InverseProblem:
 def _conditioned(problem: InverseProblem, sites: tuple[str, ...]) -> InverseProblem:
     def make() -> InverseProblem:
         # compiled, so that the forward solve, whose result is not used, is not made
-        values = jax.jit(problem.draw_extra_latents)(problem.examples[0])
+        values = jax.jit(problem.draw_extra_latents)(problem.take(0))
         model = handlers.condition(problem.model, data={name: values[name] for name in sites})
         return InverseProblem(model, *problem.args, **problem.kwargs)
 

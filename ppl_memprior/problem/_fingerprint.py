@@ -7,12 +7,14 @@ model's code is not looked at, only what it computes.
 from __future__ import annotations
 
 import hashlib
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from ppl_memprior.problem._cache import remembered
+from ppl_memprior.problem._example_blocks import example_blocks
 from ppl_memprior.problem.inverse_problem import InverseProblem
 
 
@@ -40,8 +42,7 @@ def problem_fingerprint(problem: InverseProblem) -> str:
 
 
 def _digest(problem: InverseProblem) -> str:
-    examples = problem.examples
-    parts: list[Any] = [examples, problem.prior.log_weights]
+    parts: list[Any] = [Rows.of(problem), problem.prior.log_weights]
     for name in ("bandwidth", "component_directions", "component_direction_scales"):
         parts += [name, getattr(problem.prior, name)]
     for name, value in problem.data.items():
@@ -54,9 +55,29 @@ def _digest(problem: InverseProblem) -> str:
         return problem.log_likelihood(x, **others), problem.deterministics(x, **others), others
 
     compiled = jax.jit(probe)
-    for example in (examples[0], examples[len(examples) // 2], examples[-1]):
-        parts += jax.tree.leaves(compiled(example))
+    for index in (0, problem.num_examples // 2, -1):
+        parts += jax.tree.leaves(compiled(problem.take(index)))
     return hash_of(*parts)
+
+
+class Rows(NamedTuple):
+    """An array that is read part by part.
+
+    Attributes:
+        shape, dtype: of the whole.
+        parts: of it along its first axis, in their order.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    parts: Iterable[np.ndarray]
+
+    @classmethod
+    def of(cls, problem: InverseProblem) -> Rows:
+        """The examples of a problem."""
+        num = problem.num_examples
+        read = (np.asarray(rows) for rows in example_blocks(problem))
+        return cls((num, *problem.event_shape), np.dtype(problem.take(0).dtype), read)
 
 
 def hash_of(*parts: Any) -> str:
@@ -65,8 +86,12 @@ def hash_of(*parts: Any) -> str:
     for part in parts:
         if isinstance(part, str):
             digest.update(f"text {len(part)} {part}".encode())
-        else:
+            continue
+        rows = part
+        if not isinstance(part, Rows):
             array = np.asarray(part)
-            digest.update(f"array {array.dtype.str} {array.shape} ".encode())
-            digest.update(array.tobytes())
+            rows = Rows(array.shape, array.dtype, [array])
+        digest.update(f"array {rows.dtype.str} {rows.shape} ".encode())
+        for read in rows.parts:
+            digest.update(read.tobytes())
     return digest.hexdigest()

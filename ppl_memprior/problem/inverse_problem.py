@@ -80,9 +80,26 @@ class InverseProblem:
     def examples(self) -> jax.Array:
         """The examples as they stand in the prior's site, shape (N, *event_shape).
 
-        The stored ones of a `MemorizedPrior`, else the means of the prior's components.
+        The stored ones of a `MemorizedPrior`, else the means of the prior's components. Examples
+        that lie in a file are all read, at each access; `take` reads some.
         """
         return self.prior.component_means
+
+    def take(self, indices: ArrayLike) -> jax.Array:
+        """The examples of these indices, without reading the others.
+
+        Args:
+            indices: whole numbers from 0 to N - 1, of any shape (*K); from -N to -1 they count
+                from the end.
+
+        Returns:
+            Shape (*K, *event_shape).
+
+        Raises:
+            TypeError: indices that are not whole numbers.
+            IndexError: an index out of range.
+        """
+        return self.prior.take(indices)
 
     @property
     def num_examples(self) -> int:
@@ -177,7 +194,7 @@ class InverseProblem:
     def log_normalizer(self, **others: ArrayLike) -> jax.Array:
         """The part of the log-likelihood that is the same for every x (scalar)."""
         self.require_residual("log_normalizer")
-        sites = self._gaussian_sites(self.trace(self.examples[0], **others))
+        sites = self._gaussian_sites(self.trace(self.take(0), **others))
         return jnp.sum(jnp.stack([site.log_normalizer() for site in sites]))
 
     def deterministics(self, x: ArrayLike, **others: ArrayLike) -> dict[str, jax.Array]:
@@ -189,7 +206,7 @@ class InverseProblem:
         """The prior for given values of the extra latent sites (a hyperprior's sigma, say)."""
         if not self.extra_latents:
             return self.prior
-        return self.trace(self.examples[0], **others)[self.prior_name]["fn"]
+        return self.trace(self.take(0), **others)[self.prior_name]["fn"]
 
     def draw_extra_latents(self, x: ArrayLike) -> dict[str, jax.Array]:
         """Values of the extra latent sites at x, drawn by NumPyro with seed 0."""

@@ -89,7 +89,7 @@ def masks(problem: InverseProblem) -> dict[str, np.ndarray]:
 
 def some_latents(problem: InverseProblem) -> tuple[jax.Array, dict[str, ArrayLike]]:
     """Values of the prior's site and of the other latent sites, to trace the model with."""
-    x = problem.examples[0]
+    x = problem.take(0)
     shapes = jax.eval_shape(problem.draw_extra_latents, x) if problem.extra_latents else {}
     return x, {name: jnp.zeros(found.shape, found.dtype) for name, found in shapes.items()}
 

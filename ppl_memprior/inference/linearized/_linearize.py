@@ -315,7 +315,7 @@ class ProblemSize(NamedTuple):
 
 def problem_size(problem: InverseProblem) -> ProblemSize:
     """The size of a problem; nothing is computed."""
-    residual = jax.eval_shape(problem.residual, problem.examples[0])
+    residual = jax.eval_shape(problem.residual, problem.take(0))
     return ProblemSize(problem.num_examples, math.prod(problem.event_shape), residual.shape[0])
 
 
@@ -372,7 +372,7 @@ def _require_some(problem: InverseProblem, failed: set[int]) -> None:
         return
     # compiled, as everywhere: a direct call may raise where the operator fails
     both = jax.jit(lambda x: (problem.predict(x), problem.residual(x)))
-    predicted, residual = both(problem.examples[0])
+    predicted, residual = both(problem.take(0))
     if np.isfinite(residual).all() or not all(
         np.isfinite(np.asarray(data)).all() for data in predicted.values()
     ):
