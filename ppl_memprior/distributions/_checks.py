@@ -188,7 +188,7 @@ def unnormalized_log_weights(name: str, values: ArrayLike, num: int) -> jax.Arra
     return array
 
 
-def example_indices(indices: ArrayLike, num: int) -> jax.Array | np.ndarray:
+def example_indices(indices: Any, num: int) -> Any:
     """Return indices of `num` examples, none of them negative; traced ones as they are.
 
     Raises:

@@ -222,7 +222,7 @@ class WeightedExamples(LearnedPrior):
         return {name: value for name, value in self.__dict__.items() if name != "_prepared"}
 
 
-def stored_examples(prior: LearnedPrior) -> jax.Array | HostRows:
+def stored_examples(prior: LearnedPrior) -> Any:
     """Return the means of a prior's components, for another prior over the same examples.
 
     Args:

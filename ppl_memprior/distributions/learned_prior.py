@@ -27,7 +27,8 @@ class LearnedPrior(Distribution):
 
     To write another prior, derive it from this class as from NumPyro's `Distribution`. Set
     `log_weights`. Define `component_means`, `bandwidth`, `responsibilities` and `reweight`. The
-    rest has defaults: isotropic components, a density, no denoiser.
+    rest has defaults: isotropic components, a density, no denoiser. Define `take` as well where
+    examples lie in a file.
 
     Shapes are those of a prior without batch axes. Arrays that depend on batch axes have them in
     front.

@@ -21,7 +21,6 @@ import numpy as np
 from ppl_memprior._execution.map_examples import examples_in_batch, map_examples
 from ppl_memprior._failures import has_failed, tell_failures, zero_where_failed
 from ppl_memprior.distributions import MemorizedPrior
-from ppl_memprior.distributions._mixture.examples import HostRows
 from ppl_memprior.distributions._mixture.weights import Weights, log_mean, reweighted
 from ppl_memprior.distributions._weighted_examples import stored_examples
 from ppl_memprior.inference._method_checks import method_check
@@ -46,7 +45,7 @@ class LookupPosterior(MemorizedPrior):
 
     def __init__(
         self,
-        examples: jax.Array | HostRows,
+        examples: Any,
         weights: Weights,
         log_likelihoods: jax.Array,
         *,

@@ -103,7 +103,7 @@ def at_draws(
     }
     return AtDraws(
         deterministics={n: v[inverse] for n, v in found["deterministics"].items()},
-        mean_responsibility=responsibility.astype(problem.examples.dtype),
+        mean_responsibility=responsibility.astype(problem.take(0).dtype),
         chi_square=found["chi_square"][inverse] if "chi_square" in found else None,
         log_likelihood={n: v[places] for n, v in at_chosen["log_likelihood"].items()},
         predictive=predictive,
