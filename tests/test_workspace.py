@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
+
 import pytest
 
 from ppl_memprior import lookup
@@ -21,7 +24,7 @@ def names(folder):
 
 
 def interrupt(monkeypatch, study, at):
-    """Make the forward solve at one example end in Ctrl-C."""
+    """The study with nothing compiled; the forward solve at one example ends in Ctrl-C."""
     prepare = LogLikelihoodTask.prepare
 
     def patched(task, problem):
@@ -34,23 +37,21 @@ def interrupt(monkeypatch, study, at):
 
         return interrupted
 
-    study.problem.derived.clear()
     monkeypatch.setattr(LogLikelihoodTask, "prepare", patched)
+    return dataclasses.replace(study, problem=copy.copy(study.problem))
 
 
 def test_work_at_examples_is_kept_and_removed_when_all_is_done(study, tmp_path, monkeypatch):
     out = tmp_path / "out"
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        interrupt(patched, study, 2)
-        execute(study, 0, out, progress=False)
+        execute(interrupt(patched, study, 2), 0, out, progress=False)
     assert names(out) == {"run.json", "unfinished"}
     assert len(list(out.rglob("*.npz"))) == 2
     check_folder(out)
     with monkeypatch.context() as patched:
-        interrupt(patched, study, 1)  # which is there, and not solved again
-        execute(study, 0, out, progress=False)
+        # example 1 is there, and not solved again
+        execute(interrupt(patched, study, 1), 0, out, progress=False)
     assert names(out) == {"run.json", "draws.nc", "report.html"}
-    study.problem.derived.clear()
     stored = load_trees(out / "draws.nc")["lookup"]
     assert stored.attrs["log_evidence"] == pytest.approx(lookup(study.problem).log_evidence)
 
@@ -58,6 +59,5 @@ def test_work_at_examples_is_kept_and_removed_when_all_is_done(study, tmp_path, 
 def test_nothing_is_left_where_nothing_was_done(study, tmp_path, monkeypatch):
     out = tmp_path / "out"
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        interrupt(patched, study, 0)
-        execute(study, 0, out, progress=False)
+        execute(interrupt(patched, study, 0), 0, out, progress=False)
     assert not out.exists()

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from ppl_memprior._execution.example_store import Record
+from ppl_memprior.problem._cache import remembered
 from ppl_memprior.problem.inverse_problem import InverseProblem
 
 BatchFunction = Callable[[np.ndarray], list[Record]]
@@ -41,9 +42,7 @@ def prepared(problem: InverseProblem, task: ExampleTask) -> BatchFunction:
     """The task's function for the problem, made once."""
     key = (task, x64_enabled())
     with PREPARING:
-        if key not in problem.derived:
-            problem.derived[key] = task.prepare(problem)
-        return problem.derived[key]
+        return remembered(problem, key, lambda: task.prepare(problem))
 
 
 def x64_enabled() -> bool:

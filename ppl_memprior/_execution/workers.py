@@ -29,6 +29,7 @@ from ppl_memprior._execution.task import (
     prepared,
     x64_enabled,
 )
+from ppl_memprior.problem._cache import remembered
 from ppl_memprior.problem.inverse_problem import InverseProblem
 
 Submit = Callable[[np.ndarray], "Future[list[Record]]"]
@@ -160,7 +161,7 @@ def _submitter(executor: Executor, problem: InverseProblem, task: ExampleTask) -
         function = prepared(problem, task)
         return lambda batch: executor.submit(_solve_in_thread, function, x64, batch)
     # not the fingerprint: two problems with the same numbers may be two programs
-    identity = problem.derived.setdefault("identity", uuid.uuid4().hex)
+    identity = remembered(problem, "identity", lambda: uuid.uuid4().hex)
     key = f"{identity} {task!r} {x64}"
     content: Any = _pickled(problem, task)
     client = getattr(executor, "_client", None)  # of Dask's executor, which hides it

@@ -15,6 +15,7 @@ import numpy as np
 
 from ppl_memprior._execution.progress import map_in_batches
 from ppl_memprior._failures import tell_failures
+from ppl_memprior.diffusion.spread import example_spread
 from ppl_memprior.problem.inverse_problem import InverseProblem
 
 
@@ -75,7 +76,7 @@ def guidance_scale(problem: InverseProblem, *, progress: bool = False) -> Guidan
     """
     residuals = map_in_batches(
         problem.residual,
-        problem.examples,
+        _Examples(problem),
         elements_per_item=problem.num_data,
         description="dps: forward solves",
         progress=progress,
@@ -84,11 +85,26 @@ def guidance_scale(problem: InverseProblem, *, progress: bool = False) -> Guidan
     consequence = "and they have no part in the length of the steps"
     num_failed = tell_failures("dps", failed, "examples", consequence)
     data = _spread(jnp.asarray(residuals[~failed]))
-    return GuidanceScale(_spread(problem.examples), data, num_failed)
+    return GuidanceScale(_positive(example_spread(problem).root_mean_square), data, num_failed)
+
+
+class _Examples:
+    """The examples as items for `map_in_batches`, each read when it is worked on."""
+
+    def __init__(self, problem: InverseProblem) -> None:
+        self._problem = problem
+
+    def __len__(self) -> int:
+        return self._problem.num_examples
+
+    def __getitem__(self, indices: np.ndarray) -> jax.Array:
+        return self._problem.take(indices)
 
 
 def _spread(points: jax.Array) -> jax.Array:
-    flat = points.reshape(len(points), -1)
-    squared = jnp.sum((flat - flat.mean(axis=0)) ** 2, axis=1)
-    spread = jnp.sqrt(jnp.mean(squared))
+    squared = jnp.sum((points - points.mean(axis=0)) ** 2, axis=1)
+    return _positive(jnp.sqrt(jnp.mean(squared)))
+
+
+def _positive(spread: jax.Array) -> jax.Array:
     return jnp.where(spread > 0, spread, 1.0)

@@ -9,6 +9,9 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from ppl_memprior.diffusion.spread import example_spread
+from ppl_memprior.problem.inverse_problem import InverseProblem
+
 
 def polynomial_levels(
     largest: float, smallest: float, num_steps: int, *, rho: float = 7.0
@@ -36,24 +39,24 @@ def polynomial_levels(
     return jnp.append((ends[0] + ramp * (ends[1] - ends[0])) ** rho, 0.0)
 
 
-def levels_for(examples: jax.Array, bandwidth: float, num_steps: int) -> jax.Array:
+def levels_for(problem: InverseProblem, num_steps: int) -> jax.Array:
     """Levels that start where all examples look alike and end well below what tells them apart.
 
     Args:
-        examples: shape (N, *event_shape).
-        bandwidth: the prior's standard deviation around an example; 0 for a memorized prior,
-            where a hundredth of the smallest distance between two examples takes its place.
+        problem: an inverse problem. A hundredth of the smallest distance between two examples
+            takes the place of a bandwidth of 0; to find it all examples are read into memory.
         num_steps: number of steps between levels.
 
     Returns:
         The levels, shape (num_steps + 1,).
     """
-    flat = examples.reshape(len(examples), -1)
-    radius = float(jnp.max(jnp.linalg.norm(flat - flat.mean(axis=0), axis=1)))
+    bandwidth = float(problem.prior.bandwidth)
+    radius = float(example_spread(problem).largest)
     radius = radius or bandwidth or 1.0  # one example, or all alike
     if bandwidth > 0:
         smallest = 0.03 * bandwidth
     else:
+        flat = problem.examples.reshape(problem.num_examples, -1)
         gaps = jax.lax.map(lambda x: _nearest_gap(x, flat), flat)
         gap = float(jnp.min(jnp.where(gaps > 0, gaps, jnp.inf)))
         smallest = 0.01 * (gap if jnp.isfinite(gap) else radius)

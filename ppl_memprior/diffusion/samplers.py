@@ -14,6 +14,7 @@ from ppl_memprior._execution.progress import scan_with_progress
 from ppl_memprior._failures import require_some, tell_count
 from ppl_memprior.diffusion.guidance import dps_guidance, guidance_scale
 from ppl_memprior.diffusion.noise import levels_for
+from ppl_memprior.diffusion.spread import example_spread
 from ppl_memprior.inference._method_checks import method_check
 from ppl_memprior.inference.draws import Cost, Draws
 from ppl_memprior.problem.inverse_problem import InverseProblem
@@ -65,7 +66,7 @@ def dps(
         raise ValueError(
             f"dps needs num_samples >= 1 and step_size > 0, got {num_samples} and {step_size}"
         )
-    levels = levels_for(problem.examples, float(problem.prior.bandwidth), num_steps)
+    levels = levels_for(problem, num_steps)
     scale = guidance_scale(problem, progress=progress)
     length = step_size * scale.model**2 / scale.data
 
@@ -86,10 +87,9 @@ def dps(
         return (x, key), stats
 
     start_key, chain_key = jax.random.split(rng_key)
-    noise = jax.random.normal(
-        start_key, (num_samples, *problem.event_shape), problem.examples.dtype
-    )
-    start = problem.examples.mean(axis=0) + levels[0] * noise
+    centre = example_spread(problem).mean
+    noise = jax.random.normal(start_key, (num_samples, *problem.event_shape), centre.dtype)
+    start = centre + levels[0] * noise
     pairs = jnp.stack([levels[:-1], levels[1:]], axis=1)
     (draws, _), (norms, skipped) = scan_with_progress(
         step, (start, chain_key), pairs, description="dps: noise levels", progress=progress

@@ -186,3 +186,28 @@ def unnormalized_log_weights(name: str, values: ArrayLike, num: int) -> jax.Arra
                 f"all {num} {name} are minus infinity; at least one weight must be positive."
             )
     return array
+
+
+def example_indices(indices: Any, num: int) -> Any:
+    """Return indices of `num` examples, none of them negative; traced ones as they are.
+
+    Raises:
+        TypeError: if they are not whole numbers.
+        IndexError: if one is out of range.
+    """
+    array = indices if _is_traced(indices) else np.asarray(indices)
+    if not array.size:
+        return np.zeros(array.shape, np.int32)
+    if not jnp.issubdtype(array.dtype, jnp.integer):
+        raise TypeError(
+            f"indices must be whole numbers, got an array of {array.dtype}; for a mask pass "
+            "numpy.flatnonzero(mask)."
+        )
+    if _is_traced(array):
+        return array
+    bad = array[(array < -num) | (array >= num)]
+    if bad.size:
+        raise IndexError(
+            f"index {bad.flat[0]} is out of range: there are {num} examples, 0 to {num - 1}."
+        )
+    return np.where(array < 0, array + num, array)

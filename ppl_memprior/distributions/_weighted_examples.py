@@ -65,6 +65,10 @@ class WeightedExamples(LearnedPrior):
 
     def _hold(self, examples: ArrayLike | Any) -> None:
         """Take checked examples: read into memory, or left where they are if they are many."""
+        if isinstance(examples, HostRows):  # of another prior, whose file has been read
+            self._prepared = prepare_host(examples)
+            self.examples = examples
+            return
         if on_host(examples):
             rows = HostRows(examples)
             _checks.require_examples("examples", rows)
@@ -99,6 +103,13 @@ class WeightedExamples(LearnedPrior):
     def num_examples(self) -> int:
         """The number N of examples."""
         return self.examples.shape[-1 - self.event_dim]
+
+    def take(self, indices: ArrayLike) -> jax.Array:
+        """Means of some components; see `LearnedPrior.take`."""
+        where = _checks.example_indices(indices, self.num_examples)
+        if isinstance(self.examples, HostRows):
+            return self.examples.take(where).reshape(where.shape + self.event_shape)
+        return jnp.take(self.examples, where, axis=-1 - self.event_dim, mode="clip")
 
     def sample(self, key: jax.Array | None, sample_shape: tuple[int, ...] = ()) -> jax.Array:
         """Draw values of shape (*sample, *batch, *event)."""
@@ -208,6 +219,22 @@ class WeightedExamples(LearnedPrior):
     def __getstate__(self) -> dict[str, Any]:
         """Pickle without what can be made again; a copy in memory keeps it."""
         return {name: value for name, value in self.__dict__.items() if name != "_prepared"}
+
+
+def stored_examples(prior: LearnedPrior) -> Any:
+    """Return the means of a prior's components, for another prior over the same examples.
+
+    Args:
+        prior: any prior without batch axes.
+
+    Returns:
+        The examples where they lie, if that is in a file and they are the means; otherwise the
+        means, shape (N, *event).
+    """
+    rows = getattr(prior, "examples", None)
+    alpha = getattr(prior, "alpha", 1.0)
+    scaled = isinstance(alpha, jax.core.Tracer) or bool(jnp.any(jnp.asarray(alpha) != 1))
+    return rows if isinstance(rows, HostRows) and not scaled else prior.component_means
 
 
 def described(distribution: Distribution, rows: Any, name: str, **scalars: Any) -> str:

@@ -94,8 +94,16 @@ class DiffusionMixturePrior(WeightedExamples):
 
     @property
     def component_means(self) -> jax.Array:
-        """Means alpha x_n of the components, shape (*batch, N, *event)."""
-        return self._per_event(self.alpha, 1) * self._in_memory("component_means")
+        """Means alpha x_n of the components, shape (*batch, N, *event).
+
+        All examples are read where they are outside of memory.
+        """
+        return self._per_event(self.alpha, 1) * jnp.asarray(self.examples)
+
+    def take(self, indices: ArrayLike) -> jax.Array:
+        """Means alpha x_n of some components; see `LearnedPrior.take`."""
+        rows = super().take(indices)
+        return self._per_event(self.alpha, rows.ndim - self.event_dim) * rows
 
     @property
     def bandwidth(self) -> jax.Array:
@@ -309,11 +317,14 @@ class DiffusionMixturePrior(WeightedExamples):
         cross_most = spread - self._mean_log_density_at_components(other, other.sigma)
         return jnp.maximum(cross_least - most, 0), cross_most - least
 
+    def _means_in_memory(self) -> jax.Array:
+        return self._per_event(self.alpha, 1) * self._in_memory("component_means")
+
     def _mean_log_density_at_components(
         self, other: DiffusionMixturePrior, sigma: jax.Array
     ) -> jax.Array:
         """Return sum_n pi_n log q(alpha x_n); q has the means of `other` and bandwidth `sigma`."""
-        means = jnp.moveaxis(self.component_means, -1 - self.event_dim, 0)
+        means = jnp.moveaxis(self._means_in_memory(), -1 - self.event_dim, 0)
         batch_shape = jnp.broadcast_shapes(self.batch_shape, other.batch_shape)
         means = jnp.broadcast_to(
             means.reshape(

@@ -11,6 +11,8 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from numpyro.distributions import Distribution
 
+from ppl_memprior.distributions import _checks
+
 
 class LearnedPrior(Distribution):
     r"""A weighted mixture with one component for each training example.
@@ -25,7 +27,8 @@ class LearnedPrior(Distribution):
 
     To write another prior, derive it from this class as from NumPyro's `Distribution`. Set
     `log_weights`. Define `component_means`, `bandwidth`, `responsibilities` and `reweight`. The
-    rest has defaults: isotropic components, a density, no denoiser.
+    rest has defaults: isotropic components, a density, no denoiser. Define `take` as well where
+    examples lie in a file.
 
     Shapes are those of a prior without batch axes. Arrays that depend on batch axes have them in
     front.
@@ -48,6 +51,22 @@ class LearnedPrior(Distribution):
     def component_means(self) -> jax.Array:
         """Means m_n of the components, shape (N, *event)."""
         raise NotImplementedError(_undefined(self, "component_means"))
+
+    def take(self, indices: ArrayLike) -> jax.Array:
+        """Means of some components, without reading the others where they lie in a file.
+
+        Args:
+            indices: whole numbers from 0 to N - 1, of any shape (*K). Those from -N to -1 count
+                from the end, unless they are traced.
+
+        Returns:
+            The means, shape (*K, *event).
+
+        Raises:
+            TypeError: indices that are not whole numbers.
+            IndexError: an index out of range. Traced indices cannot be looked at.
+        """
+        return self.component_means[_checks.example_indices(indices, self.num_components)]
 
     @property
     def bandwidth(self) -> jax.Array:

@@ -22,6 +22,7 @@ from ppl_memprior._execution.map_examples import Record
 from ppl_memprior._execution.progress import progress_bar
 from ppl_memprior._failures import tell_failures
 from ppl_memprior.distributions import DiffusionMixturePrior
+from ppl_memprior.distributions._weighted_examples import stored_examples
 from ppl_memprior.inference._method_checks import advising, require_density
 from ppl_memprior.inference._psis import weighted
 from ppl_memprior.inference.linearized._gaussian_update import Spectrum, gaussian_update
@@ -102,8 +103,10 @@ def evidence(
     _check_bandwidth(problem)
     check_linearize(problem)
     grid = _checked_grid(sigma)
-    widest = jnp.asarray(grid.max(), problem.examples.dtype)
-    prior = DiffusionMixturePrior(problem.examples, widest).reweight(problem.prior.log_weights)
+    widest = jnp.asarray(grid.max(), problem.take(0).dtype)
+    prior = DiffusionMixturePrior(stored_examples(problem.prior), widest).reweight(
+        problem.prior.log_weights
+    )
     size = problem_size(problem)
     shared: dict[int, Record] = {}
     unusable: list[Record] = []

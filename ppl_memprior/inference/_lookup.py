@@ -22,6 +22,7 @@ from ppl_memprior._execution.map_examples import examples_in_batch, map_examples
 from ppl_memprior._failures import has_failed, tell_failures, zero_where_failed
 from ppl_memprior.distributions import MemorizedPrior
 from ppl_memprior.distributions._mixture.weights import Weights, log_mean, reweighted
+from ppl_memprior.distributions._weighted_examples import stored_examples
 from ppl_memprior.inference._method_checks import method_check
 from ppl_memprior.problem.inverse_problem import InverseProblem
 
@@ -44,7 +45,7 @@ class LookupPosterior(MemorizedPrior):
 
     def __init__(
         self,
-        examples: jax.Array,
+        examples: Any,
         weights: Weights,
         log_likelihoods: jax.Array,
         *,
@@ -68,11 +69,11 @@ class LogLikelihoodTask:
 
     def prepare(self, problem: InverseProblem) -> Callable[[np.ndarray], list[Any]]:
         """A function from the indices of a batch to one scalar `log_likelihood` for each."""
-        examples = problem.examples
         batched = jax.jit(jax.vmap(problem.log_likelihood))
 
         def solve(indices: np.ndarray) -> list[dict[str, np.ndarray]]:
-            return [{"log_likelihood": value} for value in np.asarray(batched(examples[indices]))]
+            values = np.asarray(batched(problem.take(indices)))
+            return [{"log_likelihood": value} for value in values]
 
         return solve
 
@@ -134,7 +135,7 @@ def lookup(
     # only priors over examples keep what a weight of zero is differentiated by
     zeros = getattr(problem.prior, "_zero_weights", None)
     weights = Weights(problem.prior.log_weights, zeros)
-    posterior = LookupPosterior(problem.examples, weights, log_likelihoods)
+    posterior = LookupPosterior(stored_examples(problem.prior), weights, log_likelihoods)
     posterior.num_failed = num_failed
     return posterior
 

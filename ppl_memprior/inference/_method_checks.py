@@ -13,6 +13,8 @@ import jax
 from numpyro import handlers
 
 from ppl_memprior.distributions import DiffusionMixturePrior
+from ppl_memprior.distributions._weighted_examples import stored_examples
+from ppl_memprior.problem._cache import remembered
 from ppl_memprior.problem.inverse_problem import InverseProblem, require_problem
 
 Check = Callable[[InverseProblem], None]
@@ -104,20 +106,20 @@ def _remedies(reasons: Check, problem: InverseProblem) -> list[str]:
 
 
 def _with_bandwidth(problem: InverseProblem) -> InverseProblem:
-    if "with bandwidth" not in problem.derived:
-        prior = DiffusionMixturePrior(problem.examples, 1.0)
-        problem.derived["with bandwidth"] = problem.with_prior(prior)
-    return problem.derived["with bandwidth"]
+    def make() -> InverseProblem:
+        return problem.with_prior(DiffusionMixturePrior(stored_examples(problem.prior), 1.0))
+
+    return remembered(problem, "with bandwidth", make)
 
 
 def _conditioned(problem: InverseProblem, sites: tuple[str, ...]) -> InverseProblem:
-    key = ("conditioned", sites)
-    if key not in problem.derived:
+    def make() -> InverseProblem:
         # compiled, so that the forward solve, whose result is not used, is not made
-        values = jax.jit(problem.draw_extra_latents)(problem.examples[0])
+        values = jax.jit(problem.draw_extra_latents)(problem.take(0))
         model = handlers.condition(problem.model, data={name: values[name] for name in sites})
-        problem.derived[key] = InverseProblem(model, *problem.args, **problem.kwargs)
-    return problem.derived[key]
+        return InverseProblem(model, *problem.args, **problem.kwargs)
+
+    return remembered(problem, ("conditioned", sites), make)
 
 
 def _passes(reasons: Check, problem: InverseProblem) -> bool:

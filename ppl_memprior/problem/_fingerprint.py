@@ -7,11 +7,14 @@ model's code is not looked at, only what it computes.
 from __future__ import annotations
 
 import hashlib
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
+from ppl_memprior.problem._cache import remembered
+from ppl_memprior.problem._example_blocks import example_blocks
 from ppl_memprior.problem.inverse_problem import InverseProblem
 
 
@@ -35,14 +38,11 @@ def problem_fingerprint(problem: InverseProblem) -> str:
     """
     # the numbers, and so the hash, are others in double precision
     key = ("fingerprint", jax.dtypes.canonicalize_dtype(float))
-    if key not in problem.derived:
-        problem.derived[key] = _digest(problem)
-    return problem.derived[key]
+    return remembered(problem, key, lambda: _digest(problem))
 
 
 def _digest(problem: InverseProblem) -> str:
-    examples = problem.examples
-    parts: list[Any] = [examples, problem.prior.log_weights]
+    parts: list[Any] = [Rows.of(problem), problem.prior.log_weights]
     for name in ("bandwidth", "component_directions", "component_direction_scales"):
         parts += [name, getattr(problem.prior, name)]
     for name, value in problem.data.items():
@@ -58,9 +58,29 @@ def _digest(problem: InverseProblem) -> str:
         return log_likelihood, {name: trace[name]["value"] for name in sites}
 
     compiled = jax.jit(probe)
-    for example in (examples[0], examples[len(examples) // 2], examples[-1]):
-        parts += jax.tree.leaves(compiled(example))
+    for index in (0, problem.num_examples // 2, -1):
+        parts += jax.tree.leaves(compiled(problem.take(index)))
     return hash_of(*parts)
+
+
+class Rows(NamedTuple):
+    """An array that is read part by part.
+
+    Attributes:
+        shape, dtype: of the whole.
+        parts: of it along its first axis, in their order.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    parts: Iterable[np.ndarray]
+
+    @classmethod
+    def of(cls, problem: InverseProblem) -> Rows:
+        """The examples of a problem."""
+        num = problem.num_examples
+        read = (np.asarray(rows) for rows in example_blocks(problem))
+        return cls((num, *problem.event_shape), np.dtype(problem.take(0).dtype), read)
 
 
 def hash_of(*parts: Any) -> str:
@@ -69,8 +89,12 @@ def hash_of(*parts: Any) -> str:
     for part in parts:
         if isinstance(part, str):
             digest.update(f"text {len(part)} {part}".encode())
-        else:
+            continue
+        rows = part
+        if not isinstance(part, Rows):
             array = np.asarray(part)
-            digest.update(f"array {array.dtype.str} {array.shape} ".encode())
-            digest.update(array.tobytes())
+            rows = Rows(array.shape, array.dtype, [array])
+        digest.update(f"array {rows.dtype.str} {rows.shape} ".encode())
+        for read in rows.parts:
+            digest.update(read.tobytes())
     return digest.hexdigest()

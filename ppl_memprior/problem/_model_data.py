@@ -15,7 +15,6 @@ import numpy as np
 from numpyro.primitives import Messenger
 
 from ppl_memprior._arrays import real_array
-from ppl_memprior.problem._jaxpr import dependent_outputs
 
 _OBSERVED, _UNOBSERVED = "_observed", "_unobserved"  # what NumPyro makes of a site with `obs_mask=`
 
@@ -92,62 +91,21 @@ def _require_whole(plate: str, size: int, subsample_size: int | None) -> None:
         )
 
 
-def require_fixed(
-    sites: list[str], run: Callable[[jax.Array], dict[str, Any]], rng_key: jax.Array
-) -> None:
-    """Raise a `ValueError` for data that the model draws at random, a minibatch say.
-
-    Args:
-        sites: observed sites whose values are not known without running the model.
-        run: from a random key to the model's trace, all latent sites given.
-        rng_key: any key.
-    """
-    if not sites:
-        return
-    drawn = dependent_outputs(
-        lambda key: [jnp.asarray(run(key)[name]["value"]) for name in sites], rng_key
-    )
-    for name, is_drawn in zip(sites, drawn, strict=True):
-        if is_drawn:
-            raise ValueError(
-                f"the data of site {name!r} depend on the model's random key: the posterior wants "
-                "all data, and the same at every call; draw them before, and pass them to the model"
-            )
+def unobserved(site: str) -> str:
+    """Name of the latent site of what `obs_mask=` makes up for missing data of a site."""
+    return site + _UNOBSERVED
 
 
-def masked_sites(
-    structure: dict[str, Any], run: Callable[[dict[str, Any]], dict[str, Any]]
-) -> tuple[str, ...]:
-    """The sites with `obs_mask=`.
+def masked_sites(trace: dict[str, Any]) -> tuple[str, ...]:
+    """The sites with `obs_mask=` of a model's trace."""
+    return tuple(name for name in trace if _has_obs_mask(trace, name))
 
-    Args:
-        structure: the model's trace.
-        run: from values of latent sites to the model's trace.
 
-    Raises:
-        ValueError: the rest of the model uses what such a site makes up for missing data.
-    """
-    found = tuple(name for name in structure if _has_obs_mask(structure, name))
-    for name in found:
-        invented = name + _UNOBSERVED
-
-        def others(value: jax.Array, invented: str = invented, name: str = name) -> list[jax.Array]:
-            return [
-                jnp.sum(site["fn"].log_prob(site["value"]))
-                if site["type"] == "sample"
-                else jnp.sum(site["value"])
-                for other, site in run({invented: value}).items()
-                if site["type"] in ("sample", "deterministic") and other not in (invented, name)
-            ]
-
-        value = structure[invented]["value"]
-        if any(dependent_outputs(others, jax.ShapeDtypeStruct(value.shape, value.dtype))):
-            raise ValueError(
-                f"the model goes on with the values that obs_mask= makes up at site {name!r}; "
-                "put the site under numpyro.handlers.mask(mask=...) instead, and compute what "
-                "follows from its prediction"
-            )
-    return found
+def with_masks(trace: dict[str, Any], masked: tuple[str, ...]) -> dict[str, Any]:
+    """The trace as `ObservedData(model, masked)` would leave it: `obs_mask=` read as a mask."""
+    names = {name + _OBSERVED: name for name in masked}
+    left_out = {*masked, *map(unobserved, masked)}
+    return {names.get(name, name): site for name, site in trace.items() if name not in left_out}
 
 
 def _has_obs_mask(structure: dict[str, Any], name: str) -> bool:

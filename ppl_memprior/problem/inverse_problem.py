@@ -7,40 +7,21 @@ What to do with the parts is left to `ppl_memprior.inference` and `ppl_memprior.
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-import numpyro
 from jax.typing import ArrayLike
-from numpyro import handlers
 from numpyro.distributions import Distribution
 
 from ppl_memprior.distributions import LearnedPrior
+from ppl_memprior.problem._cache import Cache
 from ppl_memprior.problem._gaussian_site import GaussianSite, gaussian_site
-from ppl_memprior.problem._jaxpr import dependent_outputs
-from ppl_memprior.problem._model_data import (
-    ObservedData,
-    masked_sites,
-    model_argument,
-    numeric,
-    require_fixed,
-)
-from ppl_memprior.problem._model_sites import (
-    check_finite,
-    check_shapes,
-    describe,
-    known_data,
-    the_prior_site,
-)
-from ppl_memprior.problem._prior_site import ReplaceDistribution, distribution_at
-
-# NumPyro's stack of effect handlers is one for all threads: two models that run at once would see
-# each other's sites. Compiled functions do not come here any more.
-_RUNNING_A_MODEL = threading.RLock()
+from ppl_memprior.problem._model_data import ObservedData, model_argument, numeric
+from ppl_memprior.problem._model_run import trace_model
+from ppl_memprior.problem._prior_site import ReplaceDistribution
+from ppl_memprior.problem._reading import read_model
 
 
 class InverseProblem:
@@ -80,69 +61,92 @@ class InverseProblem:
             name: model_argument(f"the model's argument {name!r}", value)
             for name, value in kwargs.items()
         }
-        #: What is worked out once for each problem: compiled functions, the fingerprint. Made again
-        #: by a copy, in another process too.
-        self.derived: dict[Hashable, Any] = {}
-        structure = self._structure()
-        masked = masked_sites(structure, self._run)
-        if masked:
-            self.model = ObservedData(model, masked)
-            structure = self._structure()
-        self.prior_name = the_prior_site(structure)
-        if structure[self.prior_name]["scale"] is not None:
-            raise ValueError(
-                f"the prior's site {self.prior_name!r} stands under numpyro.handlers.scale, which "
-                "would make another prior of it; put the handler around the observed sites only"
-            )
-        with _RUNNING_A_MODEL:
-            self.prior: LearnedPrior = distribution_at(
-                self.model, self.prior_name, self.args, self.kwargs
-            )
-        self.event_shape: tuple[int, ...] = tuple(self.prior.event_shape)
-        if self.prior.batch_shape:
-            raise ValueError(
-                f"the prior's site {self.prior_name!r} has batch shape {self.prior.batch_shape}; "
-                "inference takes one field at a time: give sigma as a scalar and keep the site "
-                "out of plates"
-            )
-        self.extra_latents: tuple[str, ...] = tuple(
-            name
-            for name, site in structure.items()
-            if site["type"] == "sample" and not site["is_observed"] and name != self.prior_name
-        )
-        self.discrete_latents: tuple[str, ...] = tuple(
-            name for name in self.extra_latents if structure[name]["fn"].support.is_discrete
-        )
-        self.deterministic_names: tuple[str, ...] = tuple(
-            name for name, site in structure.items() if site["type"] == "deterministic"
-        )
-        self.non_gaussian: dict[str, str] = {}
-        known = known_data(structure)
-        check_finite(known)
-        check_shapes(structure)
-        self.observed: tuple[str, ...] = self._data_sites(structure)
-        latents = {n: structure[n]["value"] for n in (self.prior_name, *self.extra_latents)}
-        given = {n: jnp.zeros(value.shape, value.dtype) for n, value in latents.items()}
-        unknown = [name for name in self.observed if name not in known]
-        with numpyro.validation_enabled(False):  # zero may be outside of a site's support
-            require_fixed(unknown, lambda key: self._run(given, key), jax.random.PRNGKey(0))
-        self.num_data, read = self._read_data()
-        # what the model has made of the data by JAX, then the data as they were given
-        self.data: dict[str, np.ndarray] = read | {n: known[n] for n in self.observed if n in known}
-        check_finite(self.data)
+        structure = read_model(self.model, self.args, self.kwargs)
+        if structure.masked:
+            self.model = ObservedData(model, structure.masked)
+        self.prior: LearnedPrior = structure.prior
+        self.prior_name = structure.prior_name
+        self.event_shape: tuple[int, ...] = tuple(structure.prior.event_shape)
+        self.extra_latents = structure.extra_latents
+        self.discrete_latents = structure.discrete_latents
+        self.deterministic_names = structure.deterministic_names
+        self.observed = structure.observed
+        self.non_gaussian = dict(structure.non_gaussian)
+        self.data = dict(structure.data)
+        self.num_data = structure.num_data
+        self._cache = Cache()
 
     @property
     def examples(self) -> jax.Array:
         """The examples as they stand in the prior's site, shape (N, *event_shape).
 
-        The stored ones of a `MemorizedPrior`, else the means of the prior's components.
+        The stored ones of a `MemorizedPrior`, else the means of the prior's components. Examples
+        that lie in a file are all read, at each access; `take` reads some.
         """
         return self.prior.component_means
+
+    def take(self, indices: ArrayLike) -> jax.Array:
+        """The examples of these indices, without reading the others.
+
+        Args:
+            indices: whole numbers from 0 to N - 1, of any shape (*K); from -N to -1 they count
+                from the end.
+
+        Returns:
+            Shape (*K, *event_shape).
+
+        Raises:
+            TypeError: indices that are not whole numbers.
+            IndexError: an index out of range.
+        """
+        return self.prior.take(indices)
 
     @property
     def num_examples(self) -> int:
         """The number N of training examples, without reading them."""
         return self.prior.num_components
+
+    def trace(self, x: ArrayLike, **others: ArrayLike) -> dict[str, Any]:
+        """The model's NumPyro trace at given values of its latent sites.
+
+        Args:
+            x: value of the prior's site, shape `event_shape`.
+            **others: values of the extra latent sites, all of them.
+
+        Returns:
+            The sites by name, as `numpyro.handlers.trace` records them.
+
+        Raises:
+            TypeError: a value that does not hold real numbers.
+            ValueError: another shape of `x`; latent sites that are unknown, or missing.
+        """
+        unknown = sorted(set(others) - set(self.extra_latents))
+        missing = [name for name in self.extra_latents if name not in others]
+        if unknown or missing:
+            raise ValueError(
+                f"values wanted for the latent sites {list(self.extra_latents)} besides "
+                f"{self.prior_name!r}: missing {missing}, unknown {unknown}"
+            )
+        x = jnp.asarray(numeric(repr(self.prior_name), x))
+        if x.shape != self.event_shape:
+            raise ValueError(
+                f"{self.prior_name!r} has event shape {self.event_shape}, got {x.shape}; "
+                "use jax.vmap for a batch"
+            )
+        given = {name: numeric(repr(name), value) for name, value in others.items()}
+        return self._run({self.prior_name: x, **given}, 0)
+
+    def prior_trace(self, rng_key: jax.Array) -> dict[str, Any]:
+        """The model's NumPyro trace at latent sites drawn from their priors.
+
+        Args:
+            rng_key: JAX random key.
+
+        Returns:
+            The sites by name. The observed ones have the data as their values; draw from their
+            distributions for the prior predictive.
+        """
+        return self._run({}, rng_key)
 
     def predict(self, x: ArrayLike, **others: ArrayLike) -> dict[str, jax.Array]:
         """Noise-free data of each Gaussian observed site.
@@ -154,13 +158,13 @@ class InverseProblem:
         Returns:
             For each observed site with Gaussian noise its mean, of the data's shape.
         """
-        trace = self._trace(x, others)
+        trace = self.trace(x, **others)
         sites = {name: gaussian_site(trace[name]) for name in self.observed}
         return {name: site.loc for name, site in sites.items() if site is not None}
 
     def log_likelihood(self, x: ArrayLike, **others: ArrayLike) -> jax.Array:
         """log p(data | x), all observed sites and factors together (scalar)."""
-        return self._sum_log_likelihood(self._trace(x, others))
+        return self._sum_log_likelihood(self.trace(x, **others))
 
     def residual(self, x: ArrayLike, **others: ArrayLike) -> jax.Array:
         """Whitened residual, shape (num_data of all sites,): unit variance at the truth.
@@ -172,7 +176,7 @@ class InverseProblem:
             ValueError: an observed site whose noise is not Gaussian, named.
         """
         self.require_residual("residual")
-        sites = self._gaussian_sites(self._trace(x, others))
+        sites = self._gaussian_sites(self.trace(x, **others))
         return jnp.concatenate([site.residual() for site in sites])
 
     def chi_square(self, x: ArrayLike, **others: ArrayLike) -> jax.Array:
@@ -184,29 +188,29 @@ class InverseProblem:
             ValueError: an observed site whose noise is not Gaussian, named.
         """
         self.require_residual("chi_square")
-        sites = self._gaussian_sites(self._trace(x, others))
+        sites = self._gaussian_sites(self.trace(x, **others))
         return jnp.sum(jnp.stack([jnp.sum(site.whitened() ** 2) for site in sites]))
 
     def log_normalizer(self, **others: ArrayLike) -> jax.Array:
         """The part of the log-likelihood that is the same for every x (scalar)."""
         self.require_residual("log_normalizer")
-        sites = self._gaussian_sites(self._trace(self.examples[0], others))
+        sites = self._gaussian_sites(self.trace(self.take(0), **others))
         return jnp.sum(jnp.stack([site.log_normalizer() for site in sites]))
 
     def deterministics(self, x: ArrayLike, **others: ArrayLike) -> dict[str, jax.Array]:
         """Values of the model's `numpyro.deterministic` sites at x."""
-        trace = self._trace(x, others)
+        trace = self.trace(x, **others)
         return {name: trace[name]["value"] for name in self.deterministic_names}
 
     def prior_given(self, **others: ArrayLike) -> LearnedPrior:
         """The prior for given values of the extra latent sites (a hyperprior's sigma, say)."""
         if not self.extra_latents:
             return self.prior
-        return self._trace(self.examples[0], others)[self.prior_name]["fn"]
+        return self.trace(self.take(0), **others)[self.prior_name]["fn"]
 
     def draw_extra_latents(self, x: ArrayLike) -> dict[str, jax.Array]:
         """Values of the extra latent sites at x, drawn by NumPyro with seed 0."""
-        trace = self._run({self.prior_name: jnp.asarray(x)})
+        trace = self._run({self.prior_name: jnp.asarray(x)}, 0)
         return {name: trace[name]["value"] for name in self.extra_latents}
 
     def with_prior(self, prior: LearnedPrior) -> InverseProblem:
@@ -255,114 +259,14 @@ class InverseProblem:
                 f"also has {names}"
             )
 
-    def _trace(self, x: ArrayLike, others: dict[str, ArrayLike]) -> dict[str, Any]:
-        unknown = sorted(set(others) - set(self.extra_latents))
-        missing = [name for name in self.extra_latents if name not in others]
-        if unknown or missing:
-            raise ValueError(
-                f"values wanted for the latent sites {list(self.extra_latents)} besides "
-                f"{self.prior_name!r}: missing {missing}, unknown {unknown}"
-            )
-        x = jnp.asarray(numeric(repr(self.prior_name), x))
-        if x.shape != self.event_shape:
-            raise ValueError(
-                f"{self.prior_name!r} has event shape {self.event_shape}, got {x.shape}; "
-                "use jax.vmap for a batch"
-            )
-        given = {name: numeric(repr(name), value) for name, value in others.items()}
-        return self._run({self.prior_name: x, **given})
-
-    def _run(
-        self, values: Mapping[str, ArrayLike], rng_seed: int | jax.Array = 0
-    ) -> dict[str, Any]:
-        """The model's trace with the given latent values; the others are drawn."""
-        model = handlers.substitute(handlers.seed(self.model, rng_seed=rng_seed), data=values)
-        with _RUNNING_A_MODEL:
-            return handlers.trace(model).get_trace(*self.args, **self.kwargs)
+    def _run(self, values: Mapping[str, ArrayLike], rng_seed: int | jax.Array) -> dict[str, Any]:
+        return trace_model(self.model, self.args, self.kwargs, values, rng_seed)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "derived": {}}
+        return {name: value for name, value in self.__dict__.items() if name != "_cache"}
 
-    def _structure(self) -> dict[str, Any]:
-        """The model's sites, traced abstractly: names, distributions and the data."""
-        found: dict[str, Any] = {}
-        # the key is traced, so that no draw is looked at: the model may fail at some
-        jax.eval_shape(lambda key: found.update(self._run({}, key)), jax.random.PRNGKey(0))
-        return found
-
-    def _data_sites(self, structure: dict[str, Any]) -> tuple[str, ...]:
-        """The observed sites that depend on the prior's; fills in `non_gaussian`."""
-        candidates = [
-            name
-            for name, site in structure.items()
-            if site["type"] == "sample" and site["is_observed"]
-        ]
-        asked: list[tuple[str, str]] = []
-
-        def outputs_in_question(x: jax.Array, others: dict[str, jax.Array]) -> list[jax.Array]:
-            asked.clear()
-            trace = self._run({self.prior_name: x, **others})
-            outputs = []
-            for name in candidates:
-                outputs.append(jnp.sum(trace[name]["fn"].log_prob(trace[name]["value"])))
-                asked.append((name, "log_prob"))
-                site = gaussian_site(trace[name])
-                if site is not None:
-                    parts = (site.value, site.noise, site.mask, site.weight)
-                    outputs.append(jnp.stack([jnp.sum(part) for part in parts]))
-                    asked.append((name, "noise"))
-            return outputs
-
-        others = {
-            name: jax.ShapeDtypeStruct(
-                structure[name]["value"].shape, structure[name]["value"].dtype
-            )
-            for name in self.extra_latents
-        }
-        x = self.examples[0]
-        by_prior = dependent_outputs(outputs_in_question, x, others)
-        depends = dict(zip(asked, by_prior, strict=True))
-        by_any = dependent_outputs(lambda both: outputs_in_question(*both), (x, others))
-        data = dict(zip(asked, by_any, strict=True))
-        observed = tuple(name for name in candidates if data[name, "log_prob"])
-        if not any(depends[name, "log_prob"] for name in observed):
-            latents = ", ".join(map(repr, self.extra_latents))
-            through = (
-                f". If data are to reach {self.prior_name!r} through {latents}, compute that from "
-                "it, z = x + s * eps with eps a latent site, instead of sampling z around x"
-            )
-            raise ValueError(
-                f"no observed site depends on the prior's site {self.prior_name!r} "
-                f"(observed sites: {candidates}): pass the data to the model, "
-                "InverseProblem(model, data=...), and give them to a site as obs="
-                f"{through if latents else ''}"
-            )
-        for name in observed:
-            if (name, "noise") not in depends:
-                self.non_gaussian[name] = f"has {describe(structure[name]['fn'])} noise"
-            elif depends[name, "noise"]:
-                self.non_gaussian[name] = "has noise whose scale depends on the prior's site"
-        return observed
-
-    def _read_data(self) -> tuple[int, dict[str, np.ndarray]]:
-        """The number of data of all observed sites, without the masked ones; and the data."""
-
-        def counts_and_values(x: jax.Array) -> tuple[list[jax.Array], dict[str, jax.Array]]:
-            trace = self._run({self.prior_name: x})
-            values = {name: jnp.asarray(trace[name]["value"]) for name in self.observed}
-            sites = {name: gaussian_site(trace[name]) for name in self.observed}
-            counts = [
-                jnp.asarray(jnp.size(values[name])) if site is None else jnp.sum(site.mask)
-                for name, site in sites.items()
-            ]
-            return counts, values
-
-        counts, values = jax.jit(counts_and_values)(self.examples[0])
-        return sum(int(count) for count in counts), {
-            name: np.asarray(value)
-            for name, value in values.items()
-            if not isinstance(value, jax.core.Tracer)
-        }
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _cache=Cache())
 
     def _gaussian_sites(self, trace: dict[str, Any]) -> list[GaussianSite]:
         sites = [gaussian_site(trace[name]) for name in self.observed]

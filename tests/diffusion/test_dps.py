@@ -98,7 +98,7 @@ def test_noise_levels():
     with pytest.raises(ValueError, match="largest > smallest"):
         polynomial_levels(0.1, 10.0, 5)
     for examples in (jnp.ones((1, 3)), jnp.ones((4, 3)), EXAMPLES):  # single, coinciding, usual
-        found = levels_for(examples, 0.0, 10)
+        found = levels_for(problem_with(MemorizedPrior(examples), data=examples[0]), 10)
         assert np.isfinite(found).all() and (np.diff(found) < 0).all()
 
 

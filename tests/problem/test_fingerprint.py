@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+import gc
 import pickle
+import time
+import weakref
+from concurrent.futures import ThreadPoolExecutor
 
 import cloudpickle
 import jax.numpy as jnp
@@ -13,6 +18,7 @@ import pytest
 
 from ppl_memprior import DiffusionMixturePrior, InverseProblem, MemorizedPrior, _batches
 from ppl_memprior.distributions._mixture.examples import HostRows
+from ppl_memprior.problem._cache import remembered
 from ppl_memprior.problem._fingerprint import problem_fingerprint
 
 
@@ -46,8 +52,45 @@ def test_a_problem_survives_pickling_and_is_the_same():
     problem = small(hyper=1.0)
     expected = problem_fingerprint(problem)
     rebuilt = cloudpickle.loads(cloudpickle.dumps(problem))
-    assert problem.derived and not rebuilt.derived
     assert problem_fingerprint(rebuilt) == expected
+
+
+def test_what_is_remembered_is_made_once_and_by_a_copy_again():
+    problem, made = small(), []
+
+    def make():
+        made.append(1)
+        return object()
+
+    first = remembered(problem, "a", make)
+    assert remembered(problem, "a", make) is first and len(made) == 1
+    assert remembered(problem, "b", make) is not first
+    for other in (copy.copy(problem), cloudpickle.loads(cloudpickle.dumps(problem))):
+        assert remembered(other, "a", make) is not first
+
+
+def test_what_is_remembered_is_made_once_by_several_threads():
+    problem, made = small(), []
+
+    def make():
+        made.append(1)
+        time.sleep(0.05)  # long enough for the other threads to ask as well
+        return remembered(problem, "inner", object)
+
+    with ThreadPoolExecutor(4) as threads:
+        values = list(threads.map(lambda _: remembered(problem, "outer", make), range(4)))
+    assert len(made) == 1 and len(set(map(id, values))) == 1
+
+
+def test_a_problem_is_freed_with_what_is_remembered_of_it():
+    def used():
+        problem = small()
+        remembered(problem, "refers to the problem", lambda: lambda: problem)
+        return weakref.ref(problem)
+
+    gone = used()
+    gc.collect()
+    assert gone() is None
 
 
 @pytest.mark.parametrize("part", [np.s_[:], np.s_[100:], np.s_[::2, 1:]], ids=str)

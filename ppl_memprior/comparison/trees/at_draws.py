@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
+from numpyro.ops.provenance import eval_provenance
 
 from ppl_memprior._batches import filled_batches, items_in_batch
 from ppl_memprior._execution.progress import (
@@ -28,8 +29,8 @@ from ppl_memprior.comparison.trees.observed_sites import (
     log_likelihoods,
     some_latents,
 )
+from ppl_memprior.problem._cache import remembered
 from ppl_memprior.problem._gaussian_site import gaussian_site
-from ppl_memprior.problem._jaxpr import dependent_outputs
 from ppl_memprior.problem.inverse_problem import InverseProblem
 
 
@@ -108,7 +109,7 @@ def at_draws(
         failed |= ~np.isfinite(found["chi_square"])
     return AtDraws(
         deterministics={n: v[inverse] for n, v in found["deterministics"].items()},
-        mean_responsibility=responsibility.astype(problem.examples.dtype),
+        mean_responsibility=responsibility.astype(problem.take(0).dtype),
         chi_square=found["chi_square"][inverse] if "chi_square" in found else None,
         failed=failed[inverse],
         log_likelihood={n: v[places] for n, v in at_chosen["log_likelihood"].items()},
@@ -202,10 +203,7 @@ class _Program:
 
 
 def _program(problem: InverseProblem) -> _Program:
-    key = "program at the draws"
-    if key not in problem.derived:
-        problem.derived[key] = _make_program(problem)
-    return problem.derived[key]
+    return remembered(problem, "program at the draws", lambda: _make_program(problem))
 
 
 def _make_program(problem: InverseProblem) -> _Program:
@@ -214,7 +212,7 @@ def _make_program(problem: InverseProblem) -> _Program:
     def at_draw(values: dict[str, jax.Array]) -> tuple[dict[str, Any], dict[str, Any]]:
         others: dict[str, ArrayLike] = {name: values[name] for name in problem.extra_latents}
         x = values[problem.prior_name]
-        trace = problem._trace(x, others)
+        trace = problem.trace(x, **others)
         prior = trace[problem.prior_name]["fn"] if others else problem.prior
         each: dict[str, Any] = {
             "deterministics": {name: trace[name]["value"] for name in problem.deterministic_names},
@@ -236,27 +234,25 @@ def _make_program(problem: InverseProblem) -> _Program:
 
 def _noise(problem: InverseProblem) -> dict[str, _Noise]:
     """How the distributions of the observed sites come apart; the model is traced, not run."""
-    found: dict[str, _Noise] = {}
-    structures: dict[str, Any] = {}
-    sizes: dict[str, int] = {}
 
-    def read(latents: tuple[jax.Array, dict[str, ArrayLike]]) -> list[jax.Array]:
-        trace = problem._trace(*latents)
-        leaves = []
-        for name in data_sites(problem):
-            fn = elementwise(trace[name]["fn"])
-            structure = jax.tree.structure(fn)
-            if not can_sample(fn) or not can_sample(jax.tree.unflatten(structure, _leaves(fn))):
-                continue
-            structures[name], sizes[name] = structure, problem.data[name].size
-            leaves += _leaves(fn)
-        return leaves
+    def read(latents: tuple[jax.Array, dict[str, ArrayLike]]) -> dict[str, Any]:
+        x, others = latents
+        trace = problem.trace(x, **others)
+        found = {name: elementwise(trace[name]["fn"]) for name in data_sites(problem)}
+        return {name: fn for name, fn in found.items() if _comes_apart(fn)}
 
-    varies = iter(dependent_outputs(read, some_latents(problem)))
-    for name, structure in structures.items():
-        flags = tuple(next(varies) for _ in range(structure.num_leaves))
-        found[name] = _Noise(structure, flags, sizes[name])
-    return found
+    depends = eval_provenance(read, latents=some_latents(problem))
+    parts = {name: jax.tree.flatten(fn) for name, fn in depends.items()}
+    return {
+        name: _Noise(structure, tuple(map(bool, leaves)), problem.data[name].size)
+        for name, (leaves, structure) in parts.items()
+    }
+
+
+def _comes_apart(fn: Any) -> bool:
+    """Whether draws can be taken from a distribution, also from one made of its arrays alone."""
+    structure = jax.tree.structure(fn)
+    return can_sample(fn) and can_sample(jax.tree.unflatten(structure, _leaves(fn)))
 
 
 def _leaves(fn: Any) -> list[jax.Array]:

@@ -112,10 +112,11 @@ def tree_of_draws(
     chosen = (np.arange(chains)[:, None] * length + kept).ravel()
     found = at_draws(problem, flat, chosen, _noise_key(flat[problem.prior_name]), progress=progress)
     bandwidth = _bandwidth(problem) or _mean_bandwidth(problem, flat)
-    same = distinct_examples(problem.examples, _narrowest(problem, bandwidth["bandwidth"]))
+    examples = problem.examples
+    same = distinct_examples(examples, _narrowest(problem, bandwidth["bandwidth"]))
     stats: dict[str, Any] = dict(named_as_arviz(draws.sample_stats))
     stats["nearest_example"], stats["nearest_ratio"] = nearest_examples(
-        flat[problem.prior_name], problem.examples, same
+        flat[problem.prior_name], examples, same
     )
     if found.chi_square is not None:
         stats["chi_square"] = found.chi_square

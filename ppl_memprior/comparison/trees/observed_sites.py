@@ -13,8 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 from jax.typing import ArrayLike
+from numpyro.ops.provenance import eval_provenance
 
-from ppl_memprior.problem._jaxpr import dependent_outputs
+from ppl_memprior.problem._cache import remembered
 from ppl_memprior.problem.inverse_problem import InverseProblem
 
 _WRAPPERS = (dist.Independent, dist.ExpandedDistribution, dist.MaskedDistribution)
@@ -83,15 +84,12 @@ def masks(problem: InverseProblem) -> dict[str, np.ndarray]:
     Returns:
         By the site's name, shape of the batch of `elementwise`.
     """
-    key = "masks of the observed sites"
-    if key not in problem.derived:
-        problem.derived[key] = _read_masks(problem)
-    return problem.derived[key]
+    return remembered(problem, "masks of the observed sites", lambda: _read_masks(problem))
 
 
 def some_latents(problem: InverseProblem) -> tuple[jax.Array, dict[str, ArrayLike]]:
     """Values of the prior's site and of the other latent sites, to trace the model with."""
-    x = problem.examples[0]
+    x = problem.take(0)
     shapes = jax.eval_shape(problem.draw_extra_latents, x) if problem.extra_latents else {}
     return x, {name: jnp.zeros(found.shape, found.dtype) for name, found in shapes.items()}
 
@@ -99,17 +97,18 @@ def some_latents(problem: InverseProblem) -> tuple[jax.Array, dict[str, ArrayLik
 def _read_masks(problem: InverseProblem) -> dict[str, np.ndarray]:
     names = data_sites(problem)
 
-    def read(x: jax.Array, others: dict[str, ArrayLike]) -> list[jax.Array]:
-        trace = problem._trace(x, others)
-        return [datum_mask(trace[name]["fn"]) for name in names]
+    def read(latents: tuple[jax.Array, dict[str, ArrayLike]]) -> dict[str, jax.Array]:
+        x, others = latents
+        trace = problem.trace(x, **others)
+        return {name: datum_mask(trace[name]["fn"]) for name in names}
 
-    x, others = some_latents(problem)
-    varies = dependent_outputs(lambda both: read(*both), (x, others))
-    found = jax.jit(read)(x, others)  # compiled: what no mask needs is not computed
+    latents = some_latents(problem)
+    depends = eval_provenance(read, latents=latents)
+    found = jax.jit(read)(latents)  # compiled: what no mask needs is not computed
     return {
         name: np.asarray(mask)
-        for name, mask, varying in zip(names, found, varies, strict=True)
-        if not varying and not np.all(mask)
+        for name, mask in found.items()
+        if not depends[name] and not np.all(mask)
     }
 
 

@@ -67,7 +67,7 @@ def prior_groups(
 
     def draw(key: jax.Array) -> tuple[dict[str, Any], dict[str, Any]]:
         latent_key, noise_key = jax.random.split(key)
-        trace = problem._run({}, latent_key)
+        trace = problem.prior_trace(latent_key)
         sites = {name: trace[name]["value"] for name in names}
         data = {}
         for i, name in enumerate(data_sites(problem)):

@@ -78,16 +78,20 @@ class HostRows:
         struct = jax.ShapeDtypeStruct((size, self.flat_shape[1]), self.dtype)
         return jax.pure_callback(load, struct, start, vmap_method="sequential")
 
-    def take(self, index: jax.Array) -> jax.Array:
-        """Return the rows at `index`, (*index, d)."""
-
-        def load(where: Any) -> np.ndarray:
-            needed, back = np.unique(np.asarray(where), return_inverse=True)
-            rows = self._flat(np.stack([np.asarray(self.array[int(i)]) for i in needed]))
-            return rows[back.reshape(where.shape)]
-
+    def take(self, index: jax.Array | np.ndarray) -> jax.Array:
+        """Return the rows at `index`, none of it negative, (*index, d)."""
+        if not isinstance(index, jax.core.Tracer):
+            return jnp.asarray(self._at(index))
         struct = jax.ShapeDtypeStruct((*index.shape, self.flat_shape[1]), self.dtype)
-        return jax.pure_callback(load, struct, index, vmap_method="expand_dims")
+        return jax.pure_callback(self._at, struct, index, vmap_method="expand_dims")
+
+    def _at(self, index: Any) -> np.ndarray:
+        """Read the rows at `index`, each once, and neighbours together: they may share a chunk."""
+        needed, back = np.unique(np.asarray(index), return_inverse=True)
+        runs = np.split(needed, 1 + np.flatnonzero(np.diff(needed) > 1))
+        parts = [self._flat(self.array[int(r[0]) : int(r[-1]) + 1]) for r in runs if r.size]
+        rows = np.concatenate([np.empty((0, self.flat_shape[1]), self.dtype), *parts])
+        return rows[back.reshape(np.shape(index))]
 
     def _flat(self, rows: Any) -> np.ndarray:
         rows = np.asarray(rows)

@@ -7,6 +7,7 @@ coordinates z, where every component looks alike.
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -41,12 +42,17 @@ class ComponentPrior(NamedTuple):
         return self.mean + (self.scale * z + jnp.matmul(bent, self.directions, precision=_HIGHEST))
 
 
-def component_priors(prior: LearnedPrior) -> ComponentPrior:
-    """All components of a prior with a density, flattened, with a leading axis of length N."""
-    num = prior.num_components
-    means = prior.component_means.reshape(num, -1)
-    scales = prior.component_direction_scales
-    directions = prior.component_directions.reshape(num, scales.shape[1], means.shape[1])
+def component_priors(prior: LearnedPrior, indices: NDArray[Any]) -> ComponentPrior:
+    """Some components of a prior with a density, flattened, with a leading axis of length K.
+
+    Args:
+        prior: whose components they are; one whose means lie in a file reads no others.
+        indices: of the components, shape (K,).
+    """
+    num, num_model = len(indices), math.prod(prior.event_shape)
+    means = prior.take(indices).reshape(num, num_model)
+    scales = prior.component_direction_scales[indices]
+    directions = prior.component_directions[indices].reshape(num, scales.shape[1], num_model)
     scale = jnp.broadcast_to(prior.bandwidth, (num,))
     return ComponentPrior(means, *(a.astype(means.dtype) for a in (scale, directions, scales)))
 

@@ -248,7 +248,7 @@ class ProblemSize(NamedTuple):
 
 def problem_size(problem: InverseProblem) -> ProblemSize:
     """The size of a problem; nothing is computed."""
-    residual = jax.eval_shape(problem.residual, problem.examples[0])
+    residual = jax.eval_shape(problem.residual, problem.take(0))
     return ProblemSize(problem.num_examples, math.prod(problem.event_shape), residual.shape[0])
 
 

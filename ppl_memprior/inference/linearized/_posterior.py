@@ -112,12 +112,16 @@ def assembled(
         also: further records whose evaluations count.
         num_failed: components whose simulation failed, which are not among the results.
     """
-    priors = jax.tree.map(np.asarray, component_priors(problem.prior))
-    (num, num_model), dtype, scale = priors.mean.shape, priors.mean.dtype, priors.scale[0]
+    num = problem.num_examples
+    left_out = np.asarray([n for n in range(num) if n not in results], int)
+    priors = jax.tree.map(np.asarray, component_priors(problem.prior, left_out))
+    num_model, dtype = priors.mean.shape[1], priors.mean.dtype
+    scale = np.asarray(problem.prior.bandwidth, dtype)
+    as_before = iter(zip(priors.mean, priors.directions, priors.direction_scales, strict=True))
     parts = [
         (results[n]["mean"], results[n]["directions"], results[n]["direction_scales"])
         if n in results
-        else (priors.mean[n], priors.directions[n], priors.direction_scales[n])
+        else next(as_before)
         for n in range(num)
     ]
     rank = max(len(scales) for _, _, scales in parts)

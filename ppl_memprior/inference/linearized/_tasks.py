@@ -73,7 +73,7 @@ class BoundTask:
         look = jax.jit(jax.vmap(lambda prior: _bounds.first_look(components, prior, self.steps)))
 
         def work(indices: NDArray[Any]) -> list[dict[str, NDArray[Any]]]:
-            found = look(jax.tree.map(lambda leaf: leaf[indices], components.priors))
+            found = look(components.priors(indices))
             bounds = _bounds.evidence_bounds(found)
             return [
                 {
@@ -102,7 +102,6 @@ class DenseTask:
     def prepare(self, problem: InverseProblem) -> Batch:
         """Compile the Jacobians of a batch; see `ExampleTask`."""
         components = WhitenedComponents(problem)
-        priors = jax.tree.map(np.asarray, components.priors)
         products = min(components.num_model, components.num_data)
         # Factorized outside of the compiled programs: two batched LAPACK calls of one program can
         # wait for each other's threads for ever (jaxlib 0.10).
@@ -110,12 +109,15 @@ class DenseTask:
         looks = jax.jit(jax.vmap(partial(_mean_and_misfit, components)))
 
         def work(indices: NDArray[Any]) -> list[dict[str, NDArray[Any]]]:
+            priors = components.priors(indices)
+            on_host = jax.tree.map(np.asarray, priors)
+
             def linearize_at(which: NDArray[Any], z: NDArray[Any]) -> list[_Linearized]:
-                r, b = _filled_up(jacobians, components.priors, indices, which, z)
+                r, b = _filled_up(jacobians, priors, which, z)
                 return [_linearized_dense(*each) for each in zip(z, r, b, strict=True)]
 
             def objectives(which: NDArray[Any], z: NDArray[Any]) -> NDArray[Any]:
-                _, misfits = _filled_up(looks, components.priors, indices, which, z)
+                _, misfits = _filled_up(looks, priors, which, z)
                 return 0.5 * (misfits + np.sum(z**2, axis=1))
 
             start = np.zeros(components.num_model, components.dtype)
@@ -124,15 +126,15 @@ class DenseTask:
             posteriors = [_posterior(mode, self.iterations) for mode in modes]
             z = np.stack([mean for _, mean in posteriors]).astype(components.dtype)
             everything = np.arange(len(indices))
-            means, misfits = _filled_up(looks, components.priors, indices, everything, z)
+            means, misfits = _filled_up(looks, priors, everything, z)
             results = []
-            for i, n in enumerate(indices):
+            for i in range(len(indices)):
                 found = _Found(modes[i], posteriors[i][0], z[i], means[i], misfits[i])
                 counts = {
                     "forward_evaluations": modes[i].iterations + modes[i].forward_evaluations + 2,
                     "gradient_evaluations": (modes[i].iterations + 1) * products,
                 }
-                prior = jax.tree.map(lambda leaf, n=n: leaf[n], priors)
+                prior = jax.tree.map(lambda leaf, i=i: leaf[i], on_host)
                 results.append(_result(prior, found, 0.0, counts))
             return results
 
@@ -259,14 +261,14 @@ def _mean_and_misfit(
 def _filled_up(
     function: Callable[..., Any],
     priors: ComponentPrior,
-    indices: NDArray[Any],
     which: NDArray[Any],
     z: NDArray[Any],
 ) -> Any:
     """A batched function at some of the components of a batch, compiled for two sizes at most."""
-    size = min(FEW, len(indices)) if len(which) <= FEW else len(indices)
+    num = len(priors.mean)
+    size = min(FEW, num) if len(which) <= FEW else num
     filled = np.minimum(np.arange(size), len(which) - 1)
-    chosen = jax.tree.map(lambda leaf: leaf[indices[which[filled]]], priors)
+    chosen = jax.tree.map(lambda leaf: leaf[which[filled]], priors)
     return jax.tree.map(lambda leaf: np.asarray(leaf)[: len(which)], function(chosen, z[filled]))
 
 

@@ -34,16 +34,16 @@ class WhitenedComponents:
     """All components of a problem, with compiled residuals and products.
 
     Attributes:
-        priors: stacked `ComponentPrior`.
         num_model, num_data: d and m (masked data, which stand in the residual as zeros, included).
         dtype: of the residual.
     """
 
     def __init__(self, problem: InverseProblem) -> None:
-        self.priors = component_priors(problem.prior)
+        self._prior = problem.prior
         self.residual = whitened_residual(problem)
-        self.num_model = self.priors.mean.shape[1]
-        shape = jax.eval_shape(self.residual, self.component(0), self.priors.mean[0])
+        first = self.component(0)
+        (self.num_model,) = first.mean.shape
+        shape = jax.eval_shape(self.residual, first, first.mean)
         self.num_data: int = shape.shape[0]
         self.dtype = np.dtype(shape.dtype)
         self._residual = jax.jit(self.residual)
@@ -53,7 +53,11 @@ class WhitenedComponents:
 
     def component(self, index: int) -> ComponentPrior:
         """One component."""
-        return jax.tree.map(lambda leaf: leaf[index], self.priors)
+        return jax.tree.map(lambda leaf: leaf[0], self.priors(np.asarray([index])))
+
+    def priors(self, indices: NDArray[Any]) -> ComponentPrior:
+        """Some components, stacked, by the indices of their examples."""
+        return component_priors(self._prior, indices)
 
     def at(
         self, index: int, block: int, made: Callable[[int], None] = lambda count: None

@@ -105,7 +105,7 @@ def check_proposal_fits(proposal: Distribution, problem: InverseProblem) -> None
         raise ValueError(
             f"the proposal {type(proposal).__name__} has no density or no sampler; jumps need both"
         ) from error
-    at_example = proposal.log_prob(problem.examples[0])
+    at_example = proposal.log_prob(problem.take(0))
     if not bool(jnp.isfinite(at_example)):
         raise ValueError(
             f"the proposal {type(proposal).__name__} has log-density {float(at_example)} at the "

@@ -121,7 +121,7 @@ def at_prior_medians(problem: InverseProblem) -> InverseProblem:
         trace = model.get_trace(*problem.args, **problem.kwargs)
         return {name: trace[name]["value"] for name in problem.extra_latents}
 
-    values = values_at(problem.examples[0])
+    values = values_at(problem.take(0))
     return InverseProblem(
         handlers.condition(problem.model, data=values), *problem.args, **problem.kwargs
     )
