@@ -30,11 +30,11 @@ def dps(
 ) -> Draws:
     """Draw by diffusion posterior sampling with the prior's closed-form denoiser.
 
-    The reverse process starts from noise twice as wide as the largest distance of an example from
-    the examples' mean, or as the bandwidth if that is larger. Each step first draws x_s from its
-    exact distribution given x_t and the denoised model. It then moves against the gradient of the
-    whitened residual's norm, by step_size L^2 / R times the gradient. L is the root-mean-square
-    spread of the examples, R that of their whitened predictions.
+    The reverse process starts from noise of twice the examples' radius: the largest distance of an
+    example from their mean. A larger bandwidth takes the radius' place. Each step first draws x_s
+    from its exact distribution given x_t and the denoised model. It then moves against the gradient
+    of the whitened residual's norm, by step_size L^2 / R times the gradient. L is the
+    root-mean-square spread of the examples, R the spread of their whitened predictions.
 
     Args:
         problem: an inverse problem with Gaussian noise and no extra latent sites, whose prior has a

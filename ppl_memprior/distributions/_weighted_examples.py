@@ -102,7 +102,15 @@ class WeightedExamples(LearnedPrior):
         return self.examples.shape[-1 - self.event_dim]
 
     def sample(self, key: jax.Array | None, sample_shape: tuple[int, ...] = ()) -> jax.Array:
-        """Draw values of shape (*sample, *batch, *event)."""
+        """Draw values.
+
+        Args:
+            key: JAX random key.
+            sample_shape: shape of the sample axes.
+
+        Returns:
+            Shape (*sample, *batch, *event).
+        """
         return self.sample_with_intermediates(key, sample_shape)[0]
 
     def reweight(self, log_factors: ArrayLike) -> Self:

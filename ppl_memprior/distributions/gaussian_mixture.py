@@ -68,8 +68,8 @@ class LowRankGaussianMixture(LearnedPrior):
 
     Raises:
         TypeError: if an argument is not an array of real numbers.
-        ValueError: if a shape does not fit, a value is out of range, the directions are not
-            orthonormal, or a direction of zeros has another scale than s. Traced values are not
+        ValueError: if a shape does not fit or a value is out of range. Also if the directions are
+            not orthonormal, or a direction of zeros has another scale than s. Traced values are not
             checked.
     """
 
@@ -189,7 +189,15 @@ class LowRankGaussianMixture(LearnedPrior):
         return jnp.sqrt(self.variance)
 
     def sample(self, key: jax.Array | None, sample_shape: tuple[int, ...] = ()) -> jax.Array:
-        """Draw values of shape (*sample, *event)."""
+        """Draw values.
+
+        Args:
+            key: JAX random key.
+            sample_shape: shape of the sample axes.
+
+        Returns:
+            Shape (*sample, *event).
+        """
         return self.sample_with_intermediates(key, sample_shape)[0]
 
     def sample_with_intermediates(

@@ -49,14 +49,10 @@ class ModeJumpState(NamedTuple):
         inner_state: the inner kernel's state, at the position after the jumps.
         jump_accepted: whether this iteration accepted a jump.
         jump_accept_prob: mean acceptance probability of this iteration's jumps.
-        mean_jump_accept_prob: mean of `jump_accept_prob` since the start, or since the end of
-            warmup.
-        component: number of the training example whose component most probably produced the
-            prior's site.
-        num_failed: number of this iteration's jumps that were rejected because the simulation
-            failed.
-        num_forward_evaluations: number of potential energies with gradients that the iteration
-            computed.
+        mean_jump_accept_prob: mean of `jump_accept_prob` since the start, or the end of warmup.
+        component: number of the example whose component most probably produced the prior's site.
+        num_failed: number of this iteration's jumps whose simulation failed; they are rejected.
+        num_forward_evaluations: number of the iteration's potential energies with gradients.
         rng_key: JAX random key of the next iteration.
     """
 
@@ -96,11 +92,9 @@ class ModeJump(MCMCKernel):
 
     Without a proposal, `init` reads the model and calls `default_proposal`: it linearizes the model
     at the mode of each training example, with other latent sites at their prior medians. The
-    proposal is made once for each set of model arguments, outside `jit`. With
-    `jit_model_args=True`, `MCMC` keeps the proposal of the first data. It stays valid, but may be
-    less efficient. Jumps are made during warmup too. The inner kernel adapts to its own moves.
-
-    Use it like any kernel, with every `chain_method`.
+    proposal is made once for each set of model arguments, outside `jit`. With `jit_model_args` of
+    `MCMC`, the first data's proposal stays: valid, but maybe less efficient. Jumps are made during
+    warmup too. The inner kernel adapts to its own moves. Every `chain_method` works.
 
     Args:
         inner_kernel: a NumPyro kernel of a model, such as `NUTS`, `HMC` or `BarkerMH`. Its state
@@ -117,13 +111,11 @@ class ModeJump(MCMCKernel):
         TypeError: `inner_kernel` is no kernel, or `proposal` is no distribution.
         ValueError: a kernel without a model, an argument out of range, or a proposal without
             density. At `init`: a `MemorizedPrior`, a proposal of another event shape, a kernel
-            whose state lacks a field, or a start at which the log-density is not finite (the
-            message names the site).
+            whose state lacks a field, or a start whose log-density is not finite.
 
     Example::
 
-        mcmc = MCMC(mp.ModeJump(NUTS(model)), num_warmup=500, num_samples=1000, num_chains=4)
-        mcmc.run(jax.random.key(0), y=y, extra_fields=("jump_accepted", "diverging"))
+        MCMC(mp.ModeJump(NUTS(model)), num_warmup=500, num_samples=1000, num_chains=4)
     """
 
     sample_field = "z"
@@ -188,10 +180,7 @@ class ModeJump(MCMCKernel):
             model_kwargs: keyword arguments of the model, data included.
 
         Returns:
-            The state of the chain, or of the chains along a leading axis.
-
-        Raises:
-            ValueError: see the class.
+            State of the chain, or of the chains along a leading axis; errors as in the class.
         """
         kwargs = model_kwargs or {}
         self._num_warmup = num_warmup
