@@ -73,9 +73,12 @@ def tell_count(
     """Warn of failed simulations, if there are any.
 
     Args:
-        method, things, consequence: see `tell_failures`.
-        count, total: failed simulations, and all that were made.
+        method: see `tell_failures`.
+        count: number of failed simulations.
+        total: number of all simulations.
+        things: see `tell_failures`.
         where: the first few of them, in words.
+        consequence: see `tell_failures`.
 
     Returns:
         `count`.

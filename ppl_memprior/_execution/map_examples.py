@@ -120,7 +120,8 @@ def examples_in_batch(
     Args:
         count: examples in all.
         elements_per_example: numbers that one example needs while it is worked on.
-        executor, store: as `map_examples` will get them.
+        executor: the executor that `map_examples` will get.
+        store: the store that `map_examples` will get.
         at_most: examples in a batch.
     """
     batches = 1 if executor is None and store is None else MIN_BATCHES

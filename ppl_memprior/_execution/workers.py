@@ -91,7 +91,8 @@ def run_on_workers(
 
     Args:
         executor: where to.
-        problem, task: what is worked on.
+        problem: the problem that is worked on.
+        task: the task that is done at each example.
         batches: indices of examples.
         size: to which each batch is filled up.
         finish: takes a batch and its records, in this thread.

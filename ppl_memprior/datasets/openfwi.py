@@ -1,10 +1,9 @@
 """Velocity models from OpenFWI's own files.
 
 OpenFWI (C. Deng et al., NeurIPS 2022) stores velocity models as `.npy` arrays of shape
-(n, 1, 70, 70) in m/s, hundreds of models a file. The Vel and Style families keep them in a folder
-`model` beside the seismic `data` (`model/model1.npy`, `data/data1.npy`), the Fault families beside
-the seismic data in one folder (`vel2_1_0.npy`, `seis2_1_0.npy`). Files are read in place, never
-downloaded; what is done with the models is left to the caller.
+(n, 1, 70, 70) in m/s, hundreds of models a file. The Vel and Style families have a folder for
+models and a folder for seismic data (`model/model1.npy`, `data/data1.npy`). The Fault families have
+both in one folder (`vel2_1_0.npy`, `seis2_1_0.npy`). Files are read in place, never downloaded.
 """
 
 from __future__ import annotations
@@ -30,23 +29,28 @@ def load_openfwi(
 ) -> NDArray[np.float32]:
     """Load velocity models from one of OpenFWI's files, or from a folder of them.
 
-    A folder, of one family or of several, is searched for `.npy` files at any depth. Files are told
-    apart by OpenFWI's names; where a name says nothing, by the shape of the array. Files of seismic
-    data are left out, all files of velocity models are read, in natural order (model2 before
-    model10). Only as much as `max_models` needs is read.
+    A folder of one or several families is searched for `.npy` files at any depth. OpenFWI's file
+    names tell velocity models from seismic data. Where a name says nothing, the shape of the array
+    does. Files of seismic data are left out. Files of velocity models are read in natural order
+    (model2 before model10), until `max_models` is reached.
 
     Args:
         path: a `.npy` file of velocity models, or a folder.
-        max_models: how many models to load at most; None loads all.
+        max_models: largest number of models to load; None loads all.
 
     Returns:
         Velocities, m/s, float32 of shape (n, nz, nx): model, depth, distance.
 
     Raises:
         FileNotFoundError: the path does not exist, or the folder holds no file of velocity models.
-        ValueError: a file that is not what its name says (not an array, cut short, of another
-            shape, seismic data), values that are not finite or cannot be m/s, files of different
-            grids, or `max_models` less than one.
+        ValueError: a file that is no array, cut short, of another shape, or of seismic data; values
+            that are not finite or cannot be m/s; files of different grids; or `max_models` less
+            than one.
+
+    Example::
+
+        velocities = mp.datasets.load_openfwi("CurveFault_B", max_models=1000)
+        prior = mp.DiffusionMixturePrior(jnp.asarray(velocities), sigma=100.0)
     """
     if max_models is not None and max_models < 1:
         raise ValueError(f"max_models must be at least 1 or None, got {max_models}.")

@@ -1,7 +1,6 @@
 """The methods that can take a posterior's problem, as its tree lists them.
 
-A verdict may advise one of them. Which methods there are, and what each can do, is left to the
-trees: this module only reads what they say.
+A verdict may advise one of the methods. This module only reads what a tree says about them.
 """
 
 from __future__ import annotations
@@ -17,10 +16,11 @@ class Alternative:
     """A method that can take the problem.
 
     Attributes:
-        name: its registered name.
-        moves_between_modes: how it does so, as a relative clause ("which moves between modes");
-            empty where it does not.
-        diagnosed: its draws have a diagnostic of their own, such as R-hat or k-hat.
+        name: registered name of the method.
+        moves_between_modes: how the method moves between modes, as the end of a sentence ("which
+            moves between modes"). Empty if the method may stay in one mode.
+        diagnosed: whether the method's draws have a diagnostic of their own, such as R-hat or
+            k-hat.
     """
 
     name: str
@@ -36,8 +36,8 @@ def read_alternatives(tree: xr.DataTree) -> tuple[Alternative, ...]:
             order of preference. Earlier versions store a JSON list of names.
 
     Returns:
-        One for each method, in the tree's order; none where the tree does not say. Of a list only
-        the names are known.
+        One `Alternative` for each method, in the tree's order. Empty if the tree lists no methods.
+        From a list of names only the names are known.
     """
     stored = json.loads(str(tree.attrs.get("methods_that_apply", "{}")))
     if isinstance(stored, list):

@@ -12,7 +12,7 @@ from ppl_memprior._arviz import az
 
 
 class Convergence(NamedTuple):
-    """The worst coordinate's diagnostics.
+    """Diagnostics of chains at their worst coordinates.
 
     Attributes:
         ess: smallest bulk effective sample size.
@@ -31,6 +31,9 @@ def convergence(draws: xr.DataArray) -> Convergence:
 
     Args:
         draws: dims `chain`, `draw` and any others; at least two chains of four draws.
+
+    Returns:
+        Each diagnostic at its worst coordinate; NaN where no coordinate has a finite value.
 
     Source: Vehtari, Gelman, Simpson, Carpenter & Bürkner (2021), "Rank-normalization, folding,
     and localization: an improved R-hat".

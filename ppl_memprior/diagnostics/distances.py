@@ -19,7 +19,7 @@ class EnergyDistance(NamedTuple):
         value: (2 E|X-Y| - E|X-X'| - E|Y-Y'|) / (2 E|X-Y|): 0 for equal distributions, 1 for two
             different points.
         noise: 95 % quantile of the same number when the draws are dealt to the two samples at
-            random: a smaller value does not tell the posteriors apart.
+            random. A value below it does not tell the posteriors apart.
     """
 
     value: float
@@ -29,16 +29,19 @@ class EnergyDistance(NamedTuple):
 def energy_distance(
     x: ArrayLike, y: ArrayLike, *, permutations: int = 199, seed: int = 0
 ) -> EnergyDistance:
-    """Scaled energy distance between two sets of draws, with a permutation noise level.
+    """Return the scaled energy distance between two sets of draws, with a permutation noise level.
 
-    The noise level takes the draws of a set for independent. Two sets of autocorrelated draws of
+    The noise level takes the draws of a set for independent. Two sets of autocorrelated draws from
     one distribution differ by more, so thin chains first (`thinned`).
 
     Args:
-        x, y: draws, shapes (n, *event_shape) and (m, *event_shape); of more than 400, 400 evenly
-            spaced ones are used.
-        permutations: random deals for the noise level.
-        seed: of the deals.
+        x: draws, shape (n, *event_shape). Of more than 400 draws, 400 evenly spaced draws are used.
+        y: draws, shape (m, *event_shape), likewise.
+        permutations: number of random deals for the noise level.
+        seed: seed of the random deals.
+
+    Returns:
+        The distance and its noise level, both without unit.
 
     Source: Székely & Rizzo (2013), "Energy statistics"; the scaled form is their coefficient of
     inhomogeneity.
@@ -56,11 +59,11 @@ def energy_distance(
 
 
 def thinned(draws: ArrayLike, number: float) -> NDArray[np.float64]:
-    """Keep so many evenly spaced draws.
+    """Keep evenly spaced draws.
 
     Args:
-        draws: shape (n, *event_shape), the draws of one chain after those of another.
-        number: how many to keep, at least one; all, if there are no more.
+        draws: shape (n, *event_shape), one chain's draws after another's.
+        number: number of draws to keep. At least one draw is kept, and at most all.
 
     Returns:
         Shape (at most `number`, size of an event).
@@ -72,14 +75,19 @@ def thinned(draws: ArrayLike, number: float) -> NDArray[np.float64]:
 
 
 def nearly_independent(num_draws: int, ess: float) -> int:
-    """How many evenly spaced draws can be taken for independent.
+    """Return the number of evenly spaced draws that can be taken for independent.
 
-    Draws thinned to their effective sample size still have an autocorrelation of about exp(-2),
-    and a test of independent draws rejects too often. With half as many it is exp(-4).
+    Draws thinned to their effective sample size still have an autocorrelation of about exp(-2). A
+    test for independent draws then rejects too often. With half as many draws the autocorrelation
+    is about exp(-4).
 
     Args:
         num_draws: number of draws.
-        ess: their effective sample size; NaN where every draw is the same.
+        ess: effective sample size of the draws; NaN where every draw is the same.
+
+    Returns:
+        Half the effective sample size, at least one; `num_draws` where the draws are independent or
+        `ess` is NaN.
     """
     if not ess < num_draws:
         return num_draws
@@ -87,7 +95,15 @@ def nearly_independent(num_draws: int, ess: float) -> int:
 
 
 def total_variation(p: ArrayLike, q: ArrayLike) -> float:
-    """Half the L1 distance of two weight vectors over the same examples: 0 to 1."""
+    """Return the total variation of two weight vectors: half their L1 distance.
+
+    Args:
+        p: normalised weights over examples, shape (N,).
+        q: normalised weights over the same examples, shape (N,).
+
+    Returns:
+        A number from 0 (equal weights) to 1 (no common example).
+    """
     return 0.5 * float(np.abs(np.asarray(p, float) - np.asarray(q, float)).sum())
 
 

@@ -1,9 +1,9 @@
 """How much of a posterior is a lookup among the training examples.
 
-Two measures: how many examples the draws belong to (responsibilities), and how much closer a
-draw is to its nearest example than to the next ones (nearest-neighbour ratio). The ratio says
-something only beside its null: real, never memorized collections have small ratios too. Examples
-of one mode count as one (`modes`).
+There are two measures. The number of effective examples comes from the responsibilities. The
+nearest-neighbour ratio says how much closer a draw is to its nearest example than to the next
+examples. Compare the ratio with its null: real collections without memorization have small ratios
+too. Examples of one mode count as one (`modes`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,18 @@ FEWEST = 3  # distinct examples with which the ratio has a null: one is left out
 
 
 def effective_examples(weights: ArrayLike) -> float:
-    """exp(entropy) of normalised weights over examples, shape (N,): between 1 and N."""
+    """Return the effective number of examples: exp(entropy) of the normalised weights.
+
+    Args:
+        weights: non-negative weights over examples, shape (N,).
+
+    Returns:
+        A number between 1 and N.
+
+    Example::
+
+        effective_examples([0.5, 0.5, 0.0])  # 2.0
+    """
     p = np.asarray(weights, dtype=np.float64)
     p = p[p > 0] / p.sum()
     return float(np.exp(-np.sum(p * np.log(p))))
@@ -29,21 +40,21 @@ def effective_examples(weights: ArrayLike) -> float:
 def nearest_examples(
     x: ArrayLike, examples: ArrayLike, groups: NDArray[np.intp] | None = None
 ) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
-    """Nearest example of each x, and the nearest-neighbour ratio r = d_1 / mean(d_2 .. d_50).
+    """Return the nearest example of each x, and the ratio r = d_1 / mean(d_2 .. d_50).
 
-    The distances d_1, d_2, ... lead to distinct examples, in ascending order: to the mean of a
-    group of examples that are the same.
+    d_1, d_2, ... are the distances to the distinct examples in ascending order. The distance to a
+    group of equal examples is the distance to the group's mean.
 
     Args:
-        x: shape (n, *event_shape).
+        x: points such as draws, shape (n, *event_shape).
         examples: shape (N, *event_shape).
-        groups: which examples are the same, shape (N,), as `distinct_examples` says; by default
-            those that coincide.
+        groups: number of the first example of each example's group, shape (N,), as
+            `distinct_examples` returns. By default examples that coincide form a group.
 
     Returns:
-        The number of the nearest distinct example (of the first one in its group), shape (n,), and
-        the ratio, shape (n,): 0 on an example, about 1 where the examples are no guide; NaN with
-        fewer than three distinct examples.
+        Two arrays of shape (n,). The first holds the number of the nearest distinct example: the
+        first example of its group. The second holds the ratio: 0 on an example, about 1 far from
+        all examples, NaN with fewer than three distinct examples.
     """
     first, centres = _distinct(examples, groups)
     neighbours = min(len(first), NEIGHBOURS)
@@ -55,14 +66,14 @@ def nearest_examples(
 def leave_one_out_ratios(
     examples: ArrayLike, groups: NDArray[np.intp] | None = None
 ) -> NDArray[np.float64]:
-    """The null of the nearest-neighbour ratio: each distinct example against all others.
+    """Return the null of the nearest-neighbour ratio: each distinct example against all others.
 
     Args:
         examples: shape (N, *event_shape).
-        groups: which examples are the same, as in `nearest_examples`.
+        groups: groups of equal examples, as in `nearest_examples`.
 
     Returns:
-        One ratio for each distinct example; NaN with fewer than three of them.
+        One ratio for each distinct example; NaN with fewer than three distinct examples.
     """
     first, centres = _distinct(examples, groups)
     neighbours = min(len(first), NEIGHBOURS + 1)

@@ -1,7 +1,7 @@
-"""Which examples are one mode of the prior: copies, and examples closer than the bandwidth tells.
+"""Groups of examples that are one mode of the prior: copies and near copies.
 
-A training set often holds an example twice, or twice with a little noise. All numbers that count
-examples, or compare distances between them, use the groups of this module instead.
+A training set often holds an example twice, or twice with a little noise. Diagnostics that count
+examples, or compare distances between examples, use the groups of this module instead.
 """
 
 from __future__ import annotations
@@ -27,11 +27,13 @@ _DIRECTIONS = 32  # of the projection that finds candidates; distances in it are
 
 
 def distinct_examples(examples: ArrayLike, bandwidth: float = 0.0) -> NDArray[np.intp]:
-    """Say which examples are the same mode of a mixture with this bandwidth.
+    """Group examples that are the same mode of a mixture with this bandwidth.
 
-    Two examples are the same if they have the same neighbours, themselves included, within the
-    distance of `same_within`. All examples of a group are then that close to one another. A chain
-    of examples, each near the next one only, does not become one group.
+    Two examples are the same if they have the same neighbours, themselves included, within a fixed
+    distance. In d dimensions the distance is 2 + sqrt(2 (d - 1)) bandwidths. Beyond two bandwidths
+    it is at most a quarter of the median distance between examples. All examples of a group are
+    this close to one another. A chain of examples, each near the next example only, does not become
+    one group.
 
     Args:
         examples: shape (N, *event_shape).
@@ -39,12 +41,16 @@ def distinct_examples(examples: ArrayLike, bandwidth: float = 0.0) -> NDArray[np
             examples that coincide up to rounding in float32 are the same.
 
     Returns:
-        For each example the number of the first example of its group, shape (N,): its own number
-        where no earlier example is the same.
+        For each example the number of the first example of its group, shape (N,). An example has
+        its own number if no earlier example is the same.
 
     Raises:
         TypeError: if `examples` is not an array of real numbers.
         ValueError: if `bandwidth` is negative or not finite.
+
+    Example::
+
+        distinct_examples([[0.0], [1.0], [0.0]])  # [0, 1, 0]
     """
     if not 0 <= bandwidth < np.inf:
         raise ValueError(f"bandwidth must be finite and not negative, got {bandwidth}")
@@ -71,19 +77,19 @@ def distinct_examples(examples: ArrayLike, bandwidth: float = 0.0) -> NDArray[np
 
 
 def same_within(examples: ArrayLike, bandwidth: float) -> float:
-    """The distance up to which examples are the same at the scale of a bandwidth.
+    """Return the distance up to which examples are the same at the scale of a bandwidth.
 
-    It is 2 + sqrt(2 (d - 1)) bandwidths in d dimensions: where two Gaussian components become one
-    mode along the line that joins them, and how far noise of one bandwidth takes two copies apart
-    in the other directions. Beyond two bandwidths it is at most a quarter of the median distance
-    between examples.
+    It is 2 + sqrt(2 (d - 1)) bandwidths in d dimensions. Within 2 bandwidths two Gaussian
+    components become one mode along the line that joins them. Noise of one bandwidth takes two
+    copies sqrt(2 (d - 1)) bandwidths apart in the other directions. Beyond two bandwidths the
+    distance is at most a quarter of the median distance between examples.
 
     Args:
         examples: shape (N, *event_shape).
         bandwidth: standard deviation of the components, in the unit of the examples.
 
     Returns:
-        In the unit of the examples.
+        A distance in the unit of the examples.
     """
     rows = np.asarray(examples, dtype=np.float64).reshape(len(np.asarray(examples)), -1)
     some = rows[np.linspace(0, len(rows) - 1, min(len(rows), _SAMPLE)).astype(int)]
@@ -93,11 +99,14 @@ def same_within(examples: ArrayLike, bandwidth: float) -> float:
 
 
 def example_groups(tree: xr.DataTree) -> NDArray[np.intp]:
-    """The groups of a stored posterior's examples, as `distinct_examples` gives them.
+    """Read the groups of a stored posterior's examples.
 
     Args:
-        tree: draws as `ppl_memprior.run` returns them; those of earlier versions hold no groups,
-            which are then found.
+        tree: draws as `ppl_memprior.run` returns them. Draws of earlier versions hold no groups;
+            the groups are then computed.
+
+    Returns:
+        The groups as `distinct_examples` returns them, shape (N,).
     """
     examples = tree["examples"].to_dataset()
     if "representative" in examples:
@@ -107,11 +116,11 @@ def example_groups(tree: xr.DataTree) -> NDArray[np.intp]:
 
 
 def visited_modes(tree: xr.DataTree, groups: NDArray[np.intp] | None = None) -> xr.DataArray:
-    """The mode of each draw: the number of the first example of the nearest one's group.
+    """Return the mode of each draw: the first example in the group of the nearest example.
 
     Args:
         tree: draws as `ppl_memprior.run` returns them.
-        groups: of its examples, where they are known already.
+        groups: groups of the tree's examples, if they are already known.
 
     Returns:
         Integers, dims `chain`, `draw`.
@@ -122,7 +131,7 @@ def visited_modes(tree: xr.DataTree, groups: NDArray[np.intp] | None = None) -> 
 
 
 def weights_of_groups(weights: ArrayLike, groups: NDArray[np.intp]) -> NDArray[np.float64]:
-    """Sum weights over groups, shape (N,): at the first example of each, zero at the others."""
+    """Sum weights over groups, shape (N,): at a group's first example, zero at the others."""
     total = np.zeros(len(groups))
     np.add.at(total, groups, np.asarray(weights, dtype=np.float64))
     return total

@@ -1,7 +1,7 @@
-"""Do chains agree on the weights between the modes, and do they move between them?
+"""Agreement of chains on the weights of the modes, and their moves between modes.
 
-A mode is what lies nearest to one example. Diagnostics of a coordinate can miss a disagreement
-between modes that share their coordinates' means; those of the mode's indicator cannot.
+A mode holds the values nearest to one example. Diagnostics of a coordinate can miss chains that
+disagree on modes with the same mean of the coordinate. Diagnostics of the mode's indicator cannot.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ NOTICEABLE_SHARE = 0.01
 
 
 class ModeMixing(NamedTuple):
-    """How chains mix between modes; NaN where fewer than two modes have a noticeable share.
+    """Mixing of chains between modes; NaN where fewer than two modes have a noticeable share.
 
     Attributes:
         occupancy: share of each chain's draws in each mode, dims `chain`, `example`.
-        rhat: split R-hat of the modes' indicators, the largest over the noticeable modes; infinite
-            where no chain ever leaves its mode. NaN for one chain.
-        nested_rhat: nested split R-hat of the same, over superchains; at least 1.
+        rhat: split R-hat of the modes' indicators, the largest over the noticeable modes. Infinite
+            where no chain ever leaves its mode; NaN for one chain.
+        nested_rhat: nested split R-hat of the modes' indicators over superchains, at least 1.
         ess: effective sample size of a mode's indicator, the smallest over the noticeable modes.
-        between_chain_tv: the largest total variation between a chain's occupancy and that of all
-            chains together. NaN for one chain.
-        round_trips: passages from the most occupied mode to the second and back, of all chains;
-            a stay in other modes on the way does not matter.
+        between_chain_tv: the largest total variation between the occupancy of a chain and the
+            occupancy of all chains together. NaN for one chain.
+        round_trips: passages from the most occupied mode to the second and back, summed over the
+            chains. A chain may visit other modes on the way.
     """
 
     occupancy: xr.DataArray
@@ -48,13 +48,16 @@ def mode_mixing(
     """Diagnose how chains mix between modes.
 
     Args:
-        modes: the mode of each draw, the number of its example, dims `chain`, `draw`; at least
-            four draws.
-        superchain_ids: for each chain the group of chains that started at the same place, groups
-            of equal size; by default every chain is its own.
+        modes: number of the example that is each draw's mode, dims `chain`, `draw`; at least four
+            draws.
+        superchain_ids: superchain of each chain. Chains of one superchain started at the same
+            place, and all superchains have the same size. By default each chain is a superchain.
+
+    Returns:
+        The diagnostics of the modes' indicators.
 
     Raises:
-        ValueError: other dims, too few draws, numbers that are not non-negative integers.
+        ValueError: other dims; too few draws; or numbers that are not non-negative integers.
 
     Source: Vehtari et al. (2021), "Rank-normalization, folding, and localization: an improved
     R-hat"; Margossian et al. (2024), "Nested R-hat".
@@ -86,7 +89,7 @@ def mode_mixing(
 
 
 def occupancy(modes: xr.DataArray) -> xr.DataArray:
-    """Share of each chain's draws in each mode that any chain visits.
+    """Return the share of each chain's draws in each mode that any chain visits.
 
     Args:
         modes: the mode of each draw, dims `chain`, `draw`.
@@ -100,20 +103,26 @@ def occupancy(modes: xr.DataArray) -> xr.DataArray:
 
 
 def between_chain_variation(shares: xr.DataArray) -> float:
-    """The largest total variation between a chain's occupancy and the chains' mean.
+    """Return the largest total variation between a chain's occupancy and the chains' mean.
 
     Args:
-        shares: as `occupancy` returns them.
+        shares: shares as `occupancy` returns them.
+
+    Returns:
+        A number from 0 to 1.
     """
     pooled = shares.mean("chain").to_numpy()
     return max(total_variation(chain, pooled) for chain in shares.to_numpy())
 
 
 def round_trips(modes: xr.DataArray) -> int:
-    """Passages from the most occupied mode to the second and back, summed over the chains.
+    """Count passages from the most occupied mode to the second and back, over all chains.
 
     Args:
         modes: the mode of each draw, dims `chain`, `draw`.
+
+    Returns:
+        The number of round trips; zero with fewer than two modes.
     """
     numbers, counts = np.unique(modes, return_counts=True)
     if len(numbers) < 2:

@@ -1,6 +1,6 @@
-"""One posterior in numbers: everything that its row in a comparison says.
+"""One posterior in numbers: the numbers of its row in a comparison.
 
-Reads a labelled tree as `ppl_memprior.run` returns it; computes nothing about the model anew.
+The module reads a labelled tree as `ppl_memprior.run` returns it. It never evaluates the model.
 """
 
 from __future__ import annotations
@@ -33,48 +33,61 @@ NAN = float("nan")
 
 @dataclass(frozen=True, kw_only=True)
 class PosteriorSummary:
-    """A posterior's row; NaN where a number does not apply.
+    """The numbers of one posterior. A number that does not apply is NaN.
 
     Attributes:
         method: name of the posterior, its label in the report.
-        kind: registered name of the method that made it; the posterior's name where its tree does
-            not say.
-        independent: the draws are independent, not chains.
-        draws: number of draws, all chains together.
-        ess, rhat, relative_mcse: of the worst coordinate of the worst latent site; independent
-            draws have an ESS of their number, or of what their weights leave of it, and no R-hat.
-        log_evidence, log_evidence_error: log p(data) and its standard error, of methods that have
-            them.
+        kind: registered name of the posterior's method; the posterior's name if the tree does not
+            say.
+        independent: whether the draws are independent, not chains.
+        draws: number of draws in all chains.
+        ess: smallest effective sample size over all coordinates of all latent sites. For
+            independent draws it is their number, for weighted draws the effective sample size of
+            the weights.
+        rhat: largest R-hat over all coordinates of all latent sites; NaN for independent draws.
+        relative_mcse: largest Monte Carlo standard error of a mean, in posterior standard
+            deviations.
+        log_evidence: log p(data), if the method estimates it.
+        log_evidence_error: standard error of `log_evidence`, in nats.
         khat: Pareto shape of the importance weights; see `ppl_memprior.inference.PsisPosterior`.
-        importance_draws, importance_ess: number of weighted draws (0 without any), and their
-            effective sample size.
-        reduced_chi_square, misfit_z: see `ppl_memprior.diagnostics.misfit`.
+        importance_draws: number of weighted draws; 0 without weights.
+        importance_ess: effective sample size of the weighted draws.
+        reduced_chi_square: see `ppl_memprior.diagnostics.Misfit`.
+        misfit_z: see `ppl_memprior.diagnostics.Misfit`.
         effective_examples: exp(entropy) of the mean responsibilities of the distinct examples.
-        top_example, top_share: the distinct example with the largest mean responsibility, and its
-            mean responsibility.
+        top_example: number of the distinct example with the largest mean responsibility.
+        top_share: mean responsibility of `top_example`.
         nearest_ratio: median nearest-neighbour ratio of the draws; NaN with fewer than three
             distinct examples.
-        null_share: share of the distinct examples whose leave-one-out ratio is smaller than that.
-        distance, distance_noise: scaled energy distance to the reference, and the value that
-            two sets of draws of one distribution would not exceed in 95 of 100 cases.
+        null_share: share of the distinct examples whose leave-one-out ratio is smaller than
+            `nearest_ratio`.
+        distance: scaled energy distance to the reference.
+        distance_noise: value that `distance` does not exceed in 95 of 100 cases if both sets of
+            draws have one distribution.
         weights_distance: total variation to the reference's mean responsibilities of the distinct
             examples.
-        linearization_error: in nats, of a linearized posterior.
-        divergences: of Hamiltonian chains.
-        num_failed: simulations that failed while the method worked, and among its draws.
-        seconds, forward_evaluations, gradient_evaluations: what it cost; NaN where its tree does
-            not say.
-        mode_ess, mode_rhat, between_chain_tv: of the nearest example, see
-            `ppl_memprior.diagnostics.ModeMixing`; of chains only.
-        round_trips: between the two examples most visited, of chains whose draws have an order.
-        num_examples, distinct_examples: number of stored examples, and of those that differ; see
+        linearization_error: error of a linearized posterior, in nats.
+        divergences: number of divergent transitions of Hamiltonian chains.
+        num_failed: number of simulations that failed in the method and at its draws.
+        seconds: wall time; NaN if the tree does not say.
+        forward_evaluations: number of forward solves; NaN if the tree does not say.
+        gradient_evaluations: number of gradients; NaN if the tree does not say.
+        mode_ess: effective sample size of a mode's indicator, for chains; see
+            `ppl_memprior.diagnostics.ModeMixing`.
+        mode_rhat: R-hat of the modes' indicators, for chains.
+        between_chain_tv: largest total variation between a chain's occupancy of the modes and the
+            occupancy of all chains.
+        round_trips: number of round trips between the two most visited modes, for chains whose
+            draws have an order.
+        num_examples: number of stored examples.
+        distinct_examples: number of distinct examples; see
             `ppl_memprior.diagnostics.distinct_examples`.
-        bandwidth: standard deviation of the prior's components, in the unit of the examples; 0 of
-            the examples themselves.
-        thinned_draws: number of draws that the energy distance uses, which are nearly independent.
-        alternatives: the methods that can take the problem, its own among them, in order of
-            preference; none where its tree does not say.
-        remedy: what helps when its chains disagree; empty where its tree does not say.
+        bandwidth: standard deviation of the prior's components, in the unit of the examples; 0 for
+            a prior whose components are the examples themselves.
+        thinned_draws: number of nearly independent draws that the energy distance uses.
+        alternatives: methods that can take the problem, this posterior's method included, in order
+            of preference; empty if the tree does not say.
+        remedy: advice for chains that disagree; empty if the tree does not say.
     """
 
     method: str
@@ -121,9 +134,12 @@ def summarize(name: str, tree: xr.DataTree, reference: xr.DataTree | None) -> Po
     """Summarize one posterior.
 
     Args:
-        name: the method's name.
-        tree: its draws.
+        name: name of the posterior.
+        tree: draws of the posterior, as `ppl_memprior.run` returns them.
         reference: draws to measure the distance to, or None.
+
+    Returns:
+        The summary. Without a reference its distances are NaN.
     """
     summary = _alone(name, tree)
     if reference is None or reference is tree:
@@ -137,11 +153,11 @@ def summarize_all(
     """Summarize posteriors of one problem.
 
     Args:
-        runs: their draws, by name.
-        reference: name of the one to measure distances to, or None.
+        runs: draws by the posterior's name, as `ppl_memprior.run` returns them.
+        reference: name of the posterior to measure distances to, or None.
 
     Returns:
-        One summary for each, in their order.
+        One summary for each posterior, in the order of `runs`.
     """
     found = {name: _alone(name, tree) for name, tree in runs.items()}
     if reference is None:

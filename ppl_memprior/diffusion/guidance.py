@@ -1,8 +1,8 @@
-"""How the data enter a reverse diffusion step: the gradient through the denoiser.
+"""The data's part in a reverse diffusion step: the gradient through the denoiser.
 
 Diffusion posterior sampling (DPS; Chung, Kim, McCann, Klasky & Ye 2023, "Diffusion Posterior
 Sampling for General Noisy Inverse Problems") replaces the intractable p(data | x_t) by
-p(data | E[x_0 | x_t]). That is an approximation: its draws are not draws from the posterior.
+p(data | E[x_0 | x_t]). So its draws are only approximately draws from the posterior.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Guidance(NamedTuple):
     Attributes:
         denoised: E[x_0 | x_t] under the prior, shape `event_shape`.
         residual_norm: norm of the whitened residual at `denoised`.
-        gradient: its gradient with respect to x_t; zero where it is not finite.
+        gradient: gradient of `residual_norm` with respect to x_t; zero if it is not finite.
         usable: whether norm and gradient are finite.
     """
 
@@ -36,12 +36,12 @@ class Guidance(NamedTuple):
 
 
 class GuidanceScale(NamedTuple):
-    """Spread of the examples and of their predicted data, which make the step unit-free.
+    """Spread of the examples and of their predicted data. They make the step free of units.
 
     Attributes:
         model: root-mean-square distance of the examples from their mean.
         data: root-mean-square distance of their whitened predictions from their mean.
-        num_failed: examples at which the simulation failed, which are left out of `data`.
+        num_failed: number of examples at which the simulation failed; `data` leaves them out.
     """
 
     model: jax.Array
@@ -55,7 +55,10 @@ def dps_guidance(problem: InverseProblem, x: jax.Array, sigma: jax.Array) -> Gui
     Args:
         problem: an inverse problem with a residual.
         x: noisy model, shape `event_shape`.
-        sigma: its noise level, a positive scalar.
+        sigma: noise level of x, a positive scalar.
+
+    Returns:
+        The denoised model, the residual's norm and its gradient.
     """
 
     def misfit(noisy: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -70,6 +73,13 @@ def dps_guidance(problem: InverseProblem, x: jax.Array, sigma: jax.Array) -> Gui
 
 def guidance_scale(problem: InverseProblem, *, progress: bool = False) -> GuidanceScale:
     """Measure the spread of the examples and of their predictions, by N forward solves.
+
+    Args:
+        problem: an inverse problem with a residual.
+        progress: show a bar over the forward solves, on stderr.
+
+    Returns:
+        The two spreads.
 
     Raises:
         ValueError: the simulation fails at all examples.

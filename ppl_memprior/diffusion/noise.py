@@ -1,7 +1,7 @@
 """Noise levels of the reverse diffusion: from far wider than the examples down to none.
 
-Variance exploding: x_t = x_0 + sigma_t e, alpha = 1 throughout, which keeps the examples' own
-units. What is done between two levels is left to `samplers.py`.
+The process is variance exploding: x_t = x_0 + sigma_t e with alpha = 1, so x_t keeps the unit of
+the examples. `samplers` makes the steps between two levels.
 """
 
 from __future__ import annotations
@@ -16,15 +16,16 @@ from ppl_memprior.problem.inverse_problem import InverseProblem
 def polynomial_levels(
     largest: float, smallest: float, num_steps: int, *, rho: float = 7.0
 ) -> jax.Array:
-    """Decreasing noise levels, spaced evenly in the power 1/rho, with a last level of zero.
+    """Return decreasing noise levels, evenly spaced in the power 1/rho, that end at zero.
 
     Args:
-        largest, smallest: first and last positive level, in the unit of the examples.
+        largest: first level, in the unit of the examples.
+        smallest: last positive level, in the unit of the examples.
         num_steps: number of steps between levels, at least 2.
-        rho: larger values put more levels near the smallest one.
+        rho: larger values put more levels near the smallest level.
 
     Returns:
-        The levels, shape (num_steps + 1,); the last is 0.
+        The levels, shape (num_steps + 1,); the last level is 0.
 
     Source: Karras, Aittala, Aila & Laine (2022), "Elucidating the Design Space of
     Diffusion-Based Generative Models", equation 5.
@@ -40,11 +41,11 @@ def polynomial_levels(
 
 
 def levels_for(problem: InverseProblem, num_steps: int) -> jax.Array:
-    """Levels that start where all examples look alike and end well below what tells them apart.
+    """Return levels from far wider than the examples to well below the bandwidth.
 
     Args:
-        problem: an inverse problem. A hundredth of the smallest distance between two examples
-            takes the place of a bandwidth of 0; to find it all examples are read into memory.
+        problem: an inverse problem. For a memorized prior the last positive level is a hundredth
+            of the smallest distance between examples; to find it all examples are read.
         num_steps: number of steps between levels.
 
     Returns:

@@ -1,7 +1,7 @@
-"""Reverse diffusions that draw from an approximate posterior: here diffusion posterior sampling.
+"""Reverse diffusions that draw from an approximate posterior: diffusion posterior sampling.
 
-A sampler turns a problem and a key into independent draws. Noise levels come from `noise.py`,
-the data's pull from `guidance.py`, the denoiser from the prior itself, in closed form.
+A sampler turns a problem and a key into independent draws. Noise levels come from `noise`, the
+data's gradient from `guidance`, and the denoiser from the prior, in closed form.
 """
 
 from __future__ import annotations
@@ -29,35 +29,38 @@ def dps(
     step_size: float | None = None,
     progress: bool = False,
 ) -> Draws:
-    """Diffusion posterior sampling with the prior's closed-form denoiser.
+    """Draw by diffusion posterior sampling with the prior's closed-form denoiser.
 
-    The reverse process starts from noise twice as wide as the examples are spread. Each step
-    draws x_s from its exact distribution given x_t and the denoised model, then moves against the
-    gradient of the residual's norm by `step_size`, in units of the examples' spread L: by
-    step_size L^2 / R times the gradient of the whitened residual's norm, R the spread of the
-    examples' predictions.
+    The reverse process starts from noise of twice the examples' radius: the largest distance of an
+    example from their mean. A larger bandwidth takes the radius' place. Each step first draws x_s
+    from its exact distribution given x_t and the denoised model. It then moves against the gradient
+    of the whitened residual's norm, by step_size L^2 / R times the gradient. L is the
+    root-mean-square spread of the examples, R the spread of their whitened predictions.
 
     Args:
-        problem: an inverse problem with Gaussian noise and no extra latent sites; the prior may
-            be a `MemorizedPrior` or a `DiffusionMixturePrior`.
+        problem: an inverse problem with Gaussian noise and no extra latent sites, whose prior has a
+            denoiser, such as a `MemorizedPrior` or a `DiffusionMixturePrior`.
         rng_key: JAX random key.
-        num_samples: independent draws, all advanced together.
-        num_steps: noise levels; one forward solve and one gradient for each draw and level.
-        step_size: zeta' of the source's algorithm 1, made unit-free as above; 10 / num_steps by
-            default, so that the whole path may cross the examples' spread several times.
+        num_samples: number of independent draws, all advanced together.
+        num_steps: number of steps between noise levels. Each draw takes one forward solve and one
+            gradient in each step.
+        step_size: zeta' of the source's algorithm 1, made free of units as above. The default is
+            10 / num_steps, so the whole path may cross the examples' spread several times.
         progress: show a bar on stderr.
 
     Returns:
-        Independent draws, one chain. They approximate the posterior; how well, only a comparison
-        says. The statistics are `residual_norm`, the norm of the whitened residual of each draw's
-        last denoised model, and `skipped_steps`, the steps at which the data's gradient was not
-        finite and left out. `num_failed` counts failures at examples and at skipped steps.
+        Independent draws, in one chain. They approximate the posterior; compare them with another
+        posterior to see how well. The statistic `residual_norm` is the norm of the whitened
+        residual at each draw's last denoised model. The statistic `skipped_steps` counts the steps
+        without the data, where the gradient was not finite. `num_failed` counts failures at
+        examples and at skipped steps.
 
     Raises:
-        ValueError: extra latent sites, noise that is not Gaussian, a prior without a denoiser
-            (`LowRankGaussianMixture`), or a simulation that fails at all examples or steps.
+        ValueError: extra latent sites; noise that is not Gaussian; a prior without a denoiser, such
+            as `LowRankGaussianMixture`; or a simulation that fails at all examples or steps.
 
-    Source: Chung et al. (2023), algorithm 1, in variance-exploding form.
+    Source: Chung et al. (2023), "Diffusion Posterior Sampling for General Noisy Inverse Problems",
+    algorithm 1, in variance-exploding form.
     """
     check_dps(problem)
     if step_size is None:

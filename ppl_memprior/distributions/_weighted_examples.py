@@ -1,7 +1,7 @@
 """What the distributions over stored examples have in common: the examples and their weights.
 
-`WeightedExamples` holds them, prepares them once for the sums in `nearest`, draws among them and
-finds the nearest ones. What a density or a probability is, is left to the distributions.
+`WeightedExamples` holds the examples and prepares them once for the sums in `_mixture`. It draws
+examples and finds the nearest. The distributions define the density or the probability.
 """
 
 from __future__ import annotations
@@ -112,18 +112,30 @@ class WeightedExamples(LearnedPrior):
         return jnp.take(self.examples, where, axis=-1 - self.event_dim, mode="clip")
 
     def sample(self, key: jax.Array | None, sample_shape: tuple[int, ...] = ()) -> jax.Array:
-        """Draw values of shape (*sample, *batch, *event)."""
+        """Draw values.
+
+        Args:
+            key: JAX random key.
+            sample_shape: shape of the sample axes.
+
+        Returns:
+            Shape (*sample, *batch, *event).
+        """
         return self.sample_with_intermediates(key, sample_shape)[0]
 
     def reweight(self, log_factors: ArrayLike) -> Self:
         """Return the same distribution with weights pi_n exp(log_factors_n), normalised.
 
-        With the log-likelihoods of the examples as factors this is the exact posterior of a
-        `MemorizedPrior`, for any forward model and any noise, and the mixture whose score is the
-        exact conditional score of that posterior (arXiv:2603.19629).
+        Let the factors be the log-likelihoods of the examples. Then a `MemorizedPrior` becomes its
+        exact posterior, for any forward operator and any noise. A `DiffusionMixturePrior` becomes
+        the mixture whose score is the exact conditional score of that posterior
+        (arXiv:2603.19629).
 
         Args:
             log_factors: shape (N,); minus infinity removes an example.
+
+        Returns:
+            The distribution with the new weights, over the same examples.
 
         Raises:
             ValueError: if the shape is not (N,), or a value is NaN or plus infinity.
@@ -138,12 +150,12 @@ class WeightedExamples(LearnedPrior):
 
         Args:
             value: shape (*sample, *batch, *event).
-            k: how many, from 1 to N.
+            k: number of examples, from 1 to N.
 
         Returns:
-            Euclidean distances, in the unit of the examples, in ascending order, and the integer
-            indices of the examples; (*sample, *batch, k) each. Of examples at the same distance
-            the one stored first comes first.
+            Euclidean distances in ascending order, in the unit of the examples, and the integer
+            indices of the examples. Both have shape (*sample, *batch, k). Examples at the same
+            distance come in the order in which they are stored.
 
         Raises:
             TypeError: if `k` is not an integer.

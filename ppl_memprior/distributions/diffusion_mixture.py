@@ -2,8 +2,7 @@
 
 `DiffusionMixturePrior` puts an isotropic Gaussian on every training example. This module gives it
 NumPyro's interface and the operations of a diffusion model in closed form (score, denoiser,
-forward noising); sums over examples are left to `nearest`, the zero-bandwidth limit to
-`MemorizedPrior`.
+forward noising). `_mixture` has the sums over examples, `MemorizedPrior` the zero-bandwidth limit.
 """
 
 from __future__ import annotations
@@ -33,28 +32,33 @@ class DiffusionMixturePrior(WeightedExamples):
 
     .. math:: p(x) = \sum_n \pi_n \, \mathcal{N}(x;\, \alpha x_n,\, \sigma^2 I)
 
-    This is the law of :math:`\alpha x_n + \sigma\epsilon` for an example drawn with probability
-    :math:`\pi_n` and standard normal :math:`\epsilon`: what a diffusion model that has memorized
-    its training set has learned at the noise level :math:`(\alpha, \sigma)` (A. Siahkoohi and
-    D. Sabeddu, arXiv:2603.19629).
+    This is the distribution of :math:`\alpha x_n + \sigma\epsilon`, where the example has
+    probability :math:`\pi_n` and :math:`\epsilon` is standard normal. A diffusion model that has
+    memorized its training set learns this distribution at the noise level :math:`(\alpha, \sigma)`
+    (A. Siahkoohi and D. Sabeddu, arXiv:2603.19629).
 
-    `examples`, `sigma` and `alpha` are reparametrized in `sample`, the weights are not; so
-    `has_rsample` is false.
+    `sample` reparametrizes `examples`, `sigma` and `alpha`, but not the weights. So `has_rsample`
+    is false.
 
     Args:
-        examples: shape (N, *event), finite; scalar events where the shape is (N,). Integers are
-            promoted to floating point, half precision to single. A memory-mapped, Zarr or HDF5
-            array of more than 64 MiB (in float32) stays where it is and is read block by block.
-        sigma: bandwidth, positive, in the unit of the examples. Its shape is the batch shape,
-            together with that of `alpha`.
+        examples: shape (N, *event), finite. Shape (N,) means scalar events. Integers are promoted
+            to floating point, half precision to single. A memory-mapped, Zarr or HDF5 array of more
+            than 64 MiB (in float32) stays in its file and is read block by block.
+        sigma: bandwidth, positive, in the unit of the examples. The batch shape is the common shape
+            of `sigma` and `alpha`.
         alpha: finite scale of the examples, dimensionless; broadcasts with `sigma`.
         weights: shape (N,), non-negative and not all zero; normalised here. Equal by default.
         validate_args: NumPyro's switch for checking sampled values as well.
 
     Raises:
         TypeError: if an argument is not an array of real numbers.
-        ValueError: if a shape does not fit, or a value is out of range. Traced values (under
-            `jit`, or when `sigma` is itself a random variable) cannot be looked at.
+        ValueError: if a shape does not fit, or a value is out of range. Traced values are not
+            checked, under `jit` or when `sigma` is itself a random variable.
+
+    Example::
+
+        prior = mp.DiffusionMixturePrior(jnp.asarray([-1.5, 0.4, 2.5]), sigma=0.3)
+        x = numpyro.sample("x", prior)  # inside a model
     """
 
     arg_constraints = {
@@ -126,11 +130,11 @@ class DiffusionMixturePrior(WeightedExamples):
     def sample_with_intermediates(
         self, key: jax.Array | None, sample_shape: tuple[int, ...] = ()
     ) -> tuple[jax.Array, list[Any]]:
-        """Draw values, and say from which example each came.
+        """Draw values and the indices of their examples.
 
         Returns:
-            Values of shape (*sample, *batch, *event), and a list that holds the integer indices of
-            their examples, shape (*sample, *batch).
+            Values of shape (*sample, *batch, *event), and a list with the integer indices of their
+            examples, shape (*sample, *batch).
         """
         assert key is not None, "a random key is needed to draw samples"
         key_index, key_noise = jax.random.split(key)
@@ -142,7 +146,14 @@ class DiffusionMixturePrior(WeightedExamples):
 
     @validate_sample
     def log_prob(self, value: ArrayLike, intermediates: list[Any] | None = None) -> jax.Array:
-        """Return log p(value), shape (*sample, *batch); its gradient is `score`.
+        """Return log p(value). Its gradient is `score`.
+
+        Args:
+            value: shape (*sample, *batch, *event).
+            intermediates: not used; NumPyro passes it.
+
+        Returns:
+            Shape (*sample, *batch).
 
         Raises:
             ValueError: if `value` is not of shape (*sample, *batch, *event).
@@ -181,10 +192,10 @@ class DiffusionMixturePrior(WeightedExamples):
         return self._over_queries(_nearest.responsibilities, value, self.alpha, self.sigma)
 
     def denoise(self, value: ArrayLike, alpha: ArrayLike, sigma: ArrayLike) -> jax.Array:
-        """Return E[x0 | alpha x0 + sigma eps = value] for x0 from this mixture, eps normal.
+        """Return E[x0 | alpha x0 + sigma eps = value], x0 from this mixture, eps standard normal.
 
-        Given its example, x0 is Gaussian and its mean is found by the Kalman gain; the examples
-        are then averaged with the responsibilities of the noised mixture.
+        Given its example, x0 is Gaussian, and the Kalman gain gives its mean. The responsibilities
+        of the noised mixture average the examples.
 
         Args:
             value: the noised value, shape (*sample, *batch, *event).
@@ -213,15 +224,15 @@ class DiffusionMixturePrior(WeightedExamples):
         return prior_mean + gain * (value - self._per_event(alpha) * prior_mean)
 
     def diffuse(self, alpha: ArrayLike, sigma: ArrayLike) -> DiffusionMixturePrior:
-        """Return the law of alpha x + sigma eps for x from this mixture and eps standard normal.
+        """Return the distribution of alpha x + sigma eps, x from this mixture, eps standard normal.
 
         Args:
             alpha: finite scale; broadcasts with the batch shape.
             sigma: positive standard deviation of the added noise; broadcasts likewise.
 
         Returns:
-            The mixture with scale alpha * self.alpha and variance
-            alpha^2 self.sigma^2 + sigma^2, over the same examples.
+            The mixture over the same examples with scale alpha * self.alpha and variance
+            alpha^2 self.sigma^2 + sigma^2.
 
         Raises:
             ValueError: if the shapes do not broadcast or `sigma` is not positive.
@@ -237,7 +248,13 @@ class DiffusionMixturePrior(WeightedExamples):
         return diffused
 
     def cdf(self, value: ArrayLike) -> jax.Array:
-        """Return the probability of at most `value`, for scalar events, shape (*sample, *batch).
+        """Return the probability of at most `value`, for scalar events.
+
+        Args:
+            value: shape (*sample, *batch).
+
+        Returns:
+            Shape (*sample, *batch).
 
         Raises:
             NotImplementedError: if the event is not a scalar.
@@ -248,9 +265,12 @@ class DiffusionMixturePrior(WeightedExamples):
         return self._over_queries(_quantiles.cdf_of_examples, value, self.alpha, self.sigma)
 
     def icdf(self, q: ArrayLike) -> jax.Array:
-        """Return the quantiles at the levels `q` from 0 to 1, for scalar events.
+        """Return the quantiles at the levels `q`, for scalar events.
 
-        By bisection to the last digit; the derivatives are those of the exact quantile.
+        Bisection finds them to the last digit. The derivatives are those of the exact quantile.
+
+        Args:
+            q: levels from 0 to 1, shape (*sample, *batch).
 
         Returns:
             Shape (*sample, *batch), in the unit of the examples.
@@ -266,15 +286,16 @@ class DiffusionMixturePrior(WeightedExamples):
     def entropy_bounds(self) -> tuple[jax.Array, jax.Array]:
         r"""Return a lower and an upper bound of the entropy :math:`-E[\log p(x)]`, in nats.
 
-        The bounds of A. Kolchinsky and B. Tracey (Entropy 19, 361, 2017) by the pairwise
-        Bhattacharyya and Kullback-Leibler divergences of the components. They meet where the
-        components are far apart in units of the bandwidth, or all the same.
+        The bounds use the pairwise Bhattacharyya and Kullback-Leibler divergences of the components
+        (A. Kolchinsky and B. Tracey, Entropy 19, 361, 2017). They meet where the components are far
+        apart in units of the bandwidth, and where all components are the same. The work is that of
+        `log_prob` at N values, twice.
 
         Returns:
-            Two arrays of the batch shape. The work is that of `log_prob` at N values, twice.
+            Two arrays of the batch shape.
 
         Raises:
-            NotImplementedError: if the examples stay outside of memory.
+            NotImplementedError: if the examples stay in a file.
         """
         half_d = 0.5 * math.prod(self.event_shape)
         upper = half_d - self._mean_log_density_at_components(self, self.sigma)
@@ -284,20 +305,21 @@ class DiffusionMixturePrior(WeightedExamples):
     def kl_bounds(self, other: DiffusionMixturePrior) -> tuple[jax.Array, jax.Array]:
         r"""Return a lower and an upper bound of the divergence :math:`KL(p \| q)` to `other`, q.
 
-        The entropy of p is bounded as by `entropy_bounds`, and the cross-entropy, component by
-        component, by Jensen's inequality (J. Durrieu, J. Thiran and F. Kelly, ICASSP 2012): from
-        below by the expected density, from above by the expected log-densities.
+        `entropy_bounds` bounds the entropy of p. Jensen's inequality bounds the cross-entropy,
+        component by component (J. Durrieu, J. Thiran and F. Kelly, ICASSP 2012). The expected
+        density bounds it from below, the expected log-densities from above.
 
         Args:
-            other: a mixture over events of the same shape, whose batch shape broadcasts.
+            other: a mixture over events of the same shape. Its batch shape broadcasts with that of
+                this mixture.
 
         Returns:
-            Two arrays of the common batch shape, in nats; the lower one is at least zero.
+            Two arrays of the common batch shape, in nats. The lower bound is at least zero.
 
         Raises:
-            TypeError: if `other` is something else.
+            TypeError: if `other` is no `DiffusionMixturePrior`.
             ValueError: if the shapes do not fit.
-            NotImplementedError: if the examples of this mixture stay outside of memory.
+            NotImplementedError: if the examples of this mixture stay in a file.
         """
         if not isinstance(other, DiffusionMixturePrior):
             raise TypeError(

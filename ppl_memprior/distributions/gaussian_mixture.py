@@ -1,9 +1,8 @@
 """A Gaussian mixture whose components are isotropic except in a few directions.
 
-This is the form that a `DiffusionMixturePrior` takes after linearized data have been assimilated:
-each component keeps the prior's bandwidth except in the directions that the data see. Computing
-those directions is left to inference; here the mixture is scored and sampled, without ever
-forming a d x d matrix.
+The linearized posterior under a `DiffusionMixturePrior` has this form: each component keeps the
+prior's bandwidth except in the directions that the data see. Inference computes the directions.
+This module samples the mixture and computes its density, and never forms a d x d matrix.
 """
 
 from __future__ import annotations
@@ -51,26 +50,27 @@ class LowRankGaussianMixture(LearnedPrior):
         C_n = s^2 (I - V_n^\top V_n) + V_n^\top \mathrm{diag}(t_n^2) V_n
 
     with the orthonormal rows of :math:`V_n` as directions and :math:`t_n` as the standard
-    deviations along them. The linearized posterior of a Gaussian mixture prior has this form, with
-    :math:`V_n` the right singular vectors of the whitened Jacobian.
+    deviations along them. The linearized posterior of a Gaussian mixture prior has this form. Its
+    :math:`V_n` are the right singular vectors of the whitened Jacobian.
 
-    `locs`, `scale`, `directions` and `direction_scales` are reparametrized in `sample`, the weights
-    are not; so `has_rsample` is false.
+    `sample` reparametrizes `locs`, `scale`, `directions` and `direction_scales`, but not the
+    weights. So `has_rsample` is false.
 
     Args:
-        locs: means m_n, shape (N, *event), finite; scalar events where the shape is (N,).
-        scale: s, a positive scalar, in the unit of the locations.
-        directions: shape (N, k, *event) with orthonormal rows, k at most the size of an event. A
-            component with fewer directions than others has rows of zeros, whose scale is s.
-        direction_scales: t_n, shape (N, k), positive, in the unit of the locations.
+        locs: means m_n, shape (N, *event), finite. Shape (N,) means scalar events.
+        scale: standard deviation s, a positive scalar, in the unit of the means.
+        directions: rows of V_n, orthonormal, shape (N, k, *event); k is at most the size of an
+            event. A component with fewer directions has rows of zeros, with the scale s.
+        direction_scales: standard deviations t_n, shape (N, k), positive, in the unit of the means.
         log_weights: shape (N,), normalised here; minus infinity for a weight of zero. Equal by
             default.
         validate_args: NumPyro's switch for checking sampled values as well.
 
     Raises:
         TypeError: if an argument is not an array of real numbers.
-        ValueError: if a shape does not fit, a value is out of range, or the directions are not
-            orthonormal (or zero, of another scale than s). Traced values cannot be looked at.
+        ValueError: if a shape does not fit or a value is out of range. Also if the directions are
+            not orthonormal, or a direction of zeros has another scale than s. Traced values are not
+            checked.
     """
 
     arg_constraints = {
@@ -189,16 +189,24 @@ class LowRankGaussianMixture(LearnedPrior):
         return jnp.sqrt(self.variance)
 
     def sample(self, key: jax.Array | None, sample_shape: tuple[int, ...] = ()) -> jax.Array:
-        """Draw values of shape (*sample, *event)."""
+        """Draw values.
+
+        Args:
+            key: JAX random key.
+            sample_shape: shape of the sample axes.
+
+        Returns:
+            Shape (*sample, *event).
+        """
         return self.sample_with_intermediates(key, sample_shape)[0]
 
     def sample_with_intermediates(
         self, key: jax.Array | None, sample_shape: tuple[int, ...] = ()
     ) -> tuple[jax.Array, list[Any]]:
-        """Draw values, and say from which component each came.
+        """Draw values and the indices of their components.
 
         Returns:
-            Values of shape (*sample, *event), and a list that holds the integer indices of their
+            Values of shape (*sample, *event), and a list with the integer indices of their
             components, shape (*sample).
         """
         assert key is not None, "a random key is needed to draw samples"
@@ -212,7 +220,14 @@ class LowRankGaussianMixture(LearnedPrior):
 
     @validate_sample
     def log_prob(self, value: ArrayLike, intermediates: list[Any] | None = None) -> jax.Array:
-        """Return log p(value), shape (*sample).
+        """Return log p(value).
+
+        Args:
+            value: shape (*sample, *event).
+            intermediates: not used; NumPyro passes it.
+
+        Returns:
+            Shape (*sample).
 
         Raises:
             ValueError: if `value` is not of shape (*sample, *event).
@@ -221,7 +236,13 @@ class LowRankGaussianMixture(LearnedPrior):
         return over_queries(_components.log_density, value, self.event_dim, self._tables())
 
     def responsibilities(self, value: ArrayLike) -> jax.Array:
-        """Return the probability that each component produced `value`, shape (*sample, N).
+        """Return the probability that each component produced `value`.
+
+        Args:
+            value: shape (*sample, *event).
+
+        Returns:
+            Shape (*sample, N), each row adding to one.
 
         Raises:
             ValueError: if `value` is not of shape (*sample, *event).
@@ -234,6 +255,9 @@ class LowRankGaussianMixture(LearnedPrior):
 
         Args:
             log_factors: shape (N,); minus infinity removes a component.
+
+        Returns:
+            The mixture with the new weights.
 
         Raises:
             ValueError: if the shape is not (N,), or a value is NaN or plus infinity.
@@ -248,7 +272,13 @@ class LowRankGaussianMixture(LearnedPrior):
         )
 
     def cdf(self, value: ArrayLike) -> jax.Array:
-        """Return the probability of at most `value`, for scalar events, shape (*sample).
+        """Return the probability of at most `value`, for scalar events.
+
+        Args:
+            value: shape (*sample).
+
+        Returns:
+            Shape (*sample).
 
         Raises:
             NotImplementedError: if the event is not a scalar.
@@ -257,7 +287,17 @@ class LowRankGaussianMixture(LearnedPrior):
         return over_queries(_quantiles.cdf_of_components, value, 0, self._scalar_tables("cdf"))
 
     def icdf(self, q: ArrayLike) -> jax.Array:
-        """Return the quantiles at the levels `q` from 0 to 1; shape and errors as of `cdf`."""
+        """Return the quantiles at the levels `q`, for scalar events.
+
+        Args:
+            q: levels from 0 to 1, shape (*sample).
+
+        Returns:
+            Shape (*sample), in the unit of the means.
+
+        Raises:
+            NotImplementedError: if the event is not a scalar.
+        """
         q = checked_value(q, self.batch_shape, self.event_shape)
         return over_queries(_quantiles.icdf_of_components, q, 0, self._scalar_tables("icdf"))
 

@@ -1,7 +1,7 @@
-"""What inference may ask of a prior: its components, their weights, and what it can compute.
+"""The interface through which inference reads a prior: its components, weights and abilities.
 
-`LearnedPrior` is the base class of the priors in this package and of a user's own. Everything
-else reads a prior through it, and asks for no particular class.
+`LearnedPrior` is the base class of the priors in this package and of a user's own priors. All other
+modules read a prior through this interface, whatever its class.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ class LearnedPrior(Distribution):
 
     To write another prior, derive it from this class as from NumPyro's `Distribution`. Set
     `log_weights`. Define `component_means`, `bandwidth`, `responsibilities` and `reweight`. The
-    rest has defaults: isotropic components, a density, no denoiser. Define `take` as well where
-    examples lie in a file.
+    defaults of the other members describe isotropic components, a density and no denoiser. Define
+    `take` as well where examples lie in a file.
 
-    Shapes are those of a prior without batch axes. Arrays that depend on batch axes have them in
-    front.
+    The shapes below are those of a prior without batch axes. Batch axes come first in arrays that
+    depend on them.
     """
 
     #: Whether `log_prob` is the logarithm of a density, not of a probability.
@@ -72,7 +72,7 @@ class LearnedPrior(Distribution):
     def bandwidth(self) -> jax.Array:
         """Standard deviation s that all components share, scalar; zero without a density.
 
-        Its unit is that of the means. It may be traced, where it depends on another latent site.
+        Its unit is that of the means. It may be traced where it depends on another latent site.
         """
         raise NotImplementedError(_undefined(self, "bandwidth"))
 
@@ -102,11 +102,14 @@ class LearnedPrior(Distribution):
 
         Args:
             log_factors: shape (N,); minus infinity removes a component.
+
+        Returns:
+            A prior of the same class.
         """
         raise NotImplementedError(_undefined(self, "reweight"))
 
     def denoise(self, value: ArrayLike, alpha: ArrayLike, sigma: ArrayLike) -> jax.Array:
-        """Return E[x0 | alpha x0 + sigma eps = value] for x0 from this prior, eps normal.
+        """Return E[x0 | alpha x0 + sigma eps = value] for x0 from this prior, eps standard normal.
 
         Args:
             value: the noised value, shape (*sample, *event).

@@ -1,8 +1,8 @@
 """The prior of a generative model that has memorized its training set: weighted examples.
 
 `MemorizedPrior` is a discrete distribution whose values are the training examples themselves. Its
-posterior under any likelihood is again a `MemorizedPrior`; its noised versions are
-`DiffusionMixturePrior`s, to which everything with a bandwidth is left.
+posterior under any likelihood is again a `MemorizedPrior`. `DiffusionMixturePrior` is its noised
+version, and has everything with a bandwidth.
 """
 
 from __future__ import annotations
@@ -70,29 +70,33 @@ class MemorizedPrior(WeightedExamples):
 
     .. math:: p(x) = \sum_n \pi_n \, \delta(x - x_n)
 
-    This is what a diffusion model that has memorized its training set samples from (A. Siahkoohi
-    and D. Sabeddu, arXiv:2603.19629). `log_prob` is the logarithm of a probability, not of a
-    density: values match examples exactly or not at all.
+    A diffusion model that has memorized its training set samples from this distribution
+    (A. Siahkoohi and D. Sabeddu, arXiv:2603.19629). `log_prob` is the logarithm of a probability,
+    not of a density: a value equals an example exactly or not at all.
 
-    As for NumPyro's other discrete distributions `support.is_discrete` and
-    `has_enumerate_support` are true, and `enumerate_support` lists the examples. NumPyro's own
-    enumeration and its samplers of discrete sites do not read that list: they put the *index*
-    0..N-1 in the place of the value, whatever the support is. They are refused. Use
-    `ppl_memprior.inference.ExampleGibbs`, or sample the index from a `Categorical` of
-    `log_weights` and take `examples[index]`.
+    As in NumPyro's other discrete distributions, `support.is_discrete` and `has_enumerate_support`
+    are true, and `enumerate_support` lists the examples. NumPyro's own enumeration and its samplers
+    of discrete sites do not read the list. They put the *index* 0..N-1 in the place of the value,
+    so they are refused. Use `ppl_memprior.inference.ExampleGibbs`. Or sample the index from a
+    `Categorical` of `log_weights` and take `examples[index]`.
 
     Args:
-        examples: shape (N, *event), finite; scalar events where the shape is (N,). Integers are
-            promoted to floating point, half precision to single. A memory-mapped, Zarr or HDF5
-            array of more than 64 MiB (in float32) stays where it is; sampling, `denoise`,
-            `diffuse`, `nearest` and the moments then read it block by block.
+        examples: shape (N, *event), finite. Shape (N,) means scalar events. Integers are promoted
+            to floating point, half precision to single. A memory-mapped, Zarr or HDF5 array of more
+            than 64 MiB (in float32) stays in its file. Sampling, `denoise`, `diffuse`, `nearest`
+            and the moments then read it block by block.
         weights: shape (N,), non-negative and not all zero; normalised here. Equal by default.
         validate_args: NumPyro's switch for checking sampled values as well.
 
     Raises:
         TypeError: if an argument is not an array of real numbers.
-        ValueError: if a shape does not fit or a value is out of range. Traced values cannot be
-            looked at.
+        ValueError: if a shape does not fit or a value is out of range. Traced values are not
+            checked.
+
+    Example::
+
+        prior = mp.MemorizedPrior(jnp.asarray([-1.5, 0.4, 2.5]), jnp.asarray([1.0, 2.0, 1.0]))
+        prior.log_prob(0.4)  # log 0.5
     """
 
     arg_constraints = {
@@ -116,7 +120,7 @@ class MemorizedPrior(WeightedExamples):
 
     @property
     def has_enumerate_support(self) -> bool:  # type: ignore[override]
-        """True; NumPyro's samplers, which would enumerate indices, are refused here already."""
+        """True. NumPyro's samplers are refused here, because they would enumerate indices."""
         refuse_indices()
         return True
 
@@ -127,7 +131,7 @@ class MemorizedPrior(WeightedExamples):
 
     @property
     def component_means(self) -> jax.Array:
-        """The examples, shape (N, *event); all are read where they are outside of memory."""
+        """The examples, shape (N, *event). Examples in a file are all read into memory."""
         return jnp.asarray(self.examples)
 
     @property
@@ -153,8 +157,8 @@ class MemorizedPrior(WeightedExamples):
         """Draw examples and their indices.
 
         Returns:
-            Values of shape (*sample, *batch, *event), and a list that holds the integer indices of
-            the examples, shape (*sample, *batch).
+            Values of shape (*sample, *batch, *event), and a list with the integer indices of the
+            examples, shape (*sample, *batch).
         """
         assert key is not None, "a random key is needed to draw samples"
         value, index = self._draw_examples(key, tuple(sample_shape) + self.batch_shape)
@@ -166,6 +170,7 @@ class MemorizedPrior(WeightedExamples):
 
         Args:
             value: shape (*sample, *batch, *event).
+            intermediates: not used; NumPyro passes it.
 
         Returns:
             Shape (*sample, *batch); minus infinity where no example of positive weight matches.
@@ -180,7 +185,13 @@ class MemorizedPrior(WeightedExamples):
         return jnp.broadcast_to(log_prob, jnp.broadcast_shapes(lead, self.batch_shape))
 
     def cdf(self, value: ArrayLike) -> jax.Array:
-        """Return the probability of at most `value`, for scalar events, shape (*sample, *batch).
+        """Return the probability of at most `value`, for scalar events.
+
+        Args:
+            value: shape (*sample, *batch).
+
+        Returns:
+            Shape (*sample, *batch).
 
         Raises:
             NotImplementedError: if the event is not a scalar.
@@ -189,10 +200,13 @@ class MemorizedPrior(WeightedExamples):
         return self._on_a_line(_quantiles.cdf_among_examples, "cdf", value)
 
     def icdf(self, q: ArrayLike) -> jax.Array:
-        """Return the least example whose `cdf` reaches the level q, from 0 to 1; scalar events.
+        """Return the least example whose `cdf` reaches the level `q`, for scalar events.
+
+        Args:
+            q: levels from 0 to 1, shape (*sample, *batch).
 
         Returns:
-            Shape (*sample, *batch); examples of positive weight.
+            Examples of positive weight, shape (*sample, *batch).
 
         Raises:
             NotImplementedError: if the event is not a scalar.
@@ -208,12 +222,18 @@ class MemorizedPrior(WeightedExamples):
         return jnp.broadcast_to(out, jnp.broadcast_shapes(out.shape, self.batch_shape))
 
     def enumerate_support(self, expand: bool = True) -> jax.Array:
-        """Return all examples, shape (N, *batch, *event); batch axes of length one unless `expand`.
+        """Return all examples.
 
-        Coinciding examples are listed as often as they are stored.
+        Equal examples are listed as often as they are stored.
+
+        Args:
+            expand: whether to repeat the examples along the batch axes.
+
+        Returns:
+            Shape (N, *batch, *event). Without `expand` the batch axes have length one.
 
         Raises:
-            NotImplementedError: if NumPyro's inference asks, which would take the indices instead.
+            NotImplementedError: if NumPyro's inference calls it: it would take the indices instead.
         """
         refuse_indices()
         batch_dim = len(self.batch_shape)
@@ -228,9 +248,9 @@ class MemorizedPrior(WeightedExamples):
     def responsibilities(self, value: ArrayLike) -> jax.Array:
         """Return the probability that each example produced `value`.
 
-        All of it is on the matching example; where none matches, on the nearest one of positive
-        weight, which is the limit of `DiffusionMixturePrior.responsibilities` for a vanishing
-        bandwidth. Examples at the same distance share it in proportion to their weights.
+        The matching example has probability one. Where no example matches, the nearest example of
+        positive weight has it: the limit of `DiffusionMixturePrior.responsibilities` for a
+        vanishing bandwidth. Examples at the same distance share it in proportion to their weights.
 
         Args:
             value: shape (*sample, *batch, *event).
@@ -277,11 +297,14 @@ class MemorizedPrior(WeightedExamples):
         )
 
     def diffuse(self, alpha: ArrayLike, sigma: ArrayLike) -> DiffusionMixturePrior:
-        """Return the law of alpha x + sigma eps for x from this prior and eps standard normal.
+        """Return the distribution of alpha x + sigma eps, x from this prior, eps standard normal.
 
         Args:
             alpha: finite scale; broadcasts with `sigma` and the batch shape.
             sigma: positive standard deviation of the noise.
+
+        Returns:
+            The mixture over the same examples with scale `alpha` and bandwidth `sigma`.
 
         Raises:
             ValueError: if the shapes do not broadcast or `sigma` is not positive.
@@ -307,6 +330,12 @@ class MemorizedPrior(WeightedExamples):
         """Return independent copies of this prior in a larger batch shape, over the same examples.
 
         Unlike NumPyro's `ExpandedDistribution` the result can enumerate events with axes.
+
+        Args:
+            batch_shape: the new batch shape; the present one broadcasts to it.
+
+        Returns:
+            A `MemorizedPrior` of that batch shape.
 
         Raises:
             ValueError: if the batch shape does not extend the present one.

@@ -1,9 +1,9 @@
 """Maps from a latent vector with a standard normal prior to a field on a grid.
 
-`KarhunenLoeve` draws its basis from the covariance of a Gaussian random field,
-`PrincipalComponents` from examples. Both are plain JAX functions of the latent, so that a prior
-over a few dozen numbers can stand in front of a forward model that takes a whole velocity model;
-what the field means is left to the forward model.
+`KarhunenLoeve` takes its basis from the covariance of a Gaussian random field,
+`PrincipalComponents` from examples. Both are plain JAX functions of the latent. So a prior over a
+few dozen numbers can serve a forward model that takes a whole velocity model. The forward model
+says what the field means.
 """
 
 from __future__ import annotations
@@ -22,12 +22,26 @@ Correlation = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 
 
 def squared_exponential(distance: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Correlation exp(-r^2 / 2) at distance r, in correlation lengths: infinitely smooth fields."""
+    """Return the correlation exp(-r^2 / 2) at distance r. The fields are infinitely smooth.
+
+    Args:
+        distance: distance r in correlation lengths, any shape.
+
+    Returns:
+        Correlations of the same shape.
+    """
     return np.exp(-0.5 * distance**2)
 
 
 def matern32(distance: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Matern correlation of order 3/2 at a distance in correlation lengths: rougher fields."""
+    """Return the Matern correlation of order 3/2 at a distance. The fields are once differentiable.
+
+    Args:
+        distance: distance in correlation lengths, any shape.
+
+    Returns:
+        Correlations of the same shape.
+    """
     scaled = np.sqrt(3.0) * distance
     return (1.0 + scaled) * np.exp(-scaled)
 
@@ -36,31 +50,30 @@ def matern32(distance: NDArray[np.float64]) -> NDArray[np.float64]:
 class KarhunenLoeve:
     """Truncated Karhunen-Loeve expansion of a Gaussian random field on a grid.
 
-    The covariance is std^2 c(dz / lz) c(dx / lx), separable, so its eigenpairs are products of
-    those of two small matrices; the `num_terms` largest eigenvalues lambda_k are kept. A latent z
-    gives the field
+    The covariance std^2 c(dz / lz) c(dx / lx) is separable, so its eigenpairs are products of the
+    eigenpairs of two small matrices. The `num_terms` largest eigenvalues lambda_k are kept. A
+    latent z gives the field
 
-        u = mean + std sum_k sqrt(lambda_k) phi_k z_k,
+        u = mean + std sum_k sqrt(lambda_k) phi_k z_k.
 
-    which is Gaussian for z ~ N(0, I). With `bounds` = (lo, hi) the field is
-    m + h tanh((u - m) / h), m and h being the middle and half the width of the interval: unchanged
-    to second order at the middle, never outside. The sign of every phi_k is fixed, so a latent
-    means the same field on every machine.
+    The field is Gaussian for z ~ N(0, I). With `bounds` = (lo, hi) the field is
+    m + h tanh((u - m) / h), where m is the middle of the interval and h half its width. The field
+    then stays inside the bounds, and near the middle it equals u to second order. The sign of every
+    phi_k is fixed, so a latent gives the same field on every machine.
 
     Args:
         shape: cells (nz, nx).
         grid_spacing: size of a cell, m.
         correlation_length: in m, one number or (depth, distance).
-        num_terms: number of terms kept, at most nz nx.
+        num_terms: number of terms that are kept, at most nz nx.
         mean: mean of u, in the field's unit: a number or an array of shape (nz, nx).
         std: standard deviation of u before truncation, in the field's unit.
         bounds: limits (lo, hi) that the field never leaves, or None.
-        correlation: correlation at a distance in correlation lengths, 1 at 0, positive definite on
-            a line; `squared_exponential`, `matern32` or a function of the same kind.
+        correlation: function of a distance in correlation lengths, 1 at 0 and positive definite on
+            a line, such as `squared_exponential` or `matern32`.
 
     Raises:
-        ValueError: a number out of range, or a mean whose shape does not fit or which is outside
-            the bounds.
+        ValueError: a number out of range; a mean of another shape; or a mean outside the bounds.
 
     Source:
         R. Ghanem and P. Spanos, "Stochastic Finite Elements: A Spectral Approach", 1991, chapter 2.
@@ -107,7 +120,7 @@ class KarhunenLoeve:
         object.__setattr__(self, "explained_variance", explained)
 
     def __call__(self, z: jax.typing.ArrayLike) -> jax.Array:
-        """Field of a latent vector.
+        """Return the field of a latent vector.
 
         Args:
             z: latent, shape (num_terms,).
@@ -130,10 +143,10 @@ class KarhunenLoeve:
         return jnp.clip(middle + half * jnp.tanh((u - middle) / half), lo, hi)
 
     def project(self, values: jax.typing.ArrayLike) -> jax.Array:
-        """Latent whose field is closest, in least squares, to a given one.
+        """Return the latent whose field is closest to a given field, in least squares.
 
-        With bounds it is the unbounded field u that is compared, so a field that touches a bound
-        has no latent.
+        With bounds the least squares compare the unbounded fields u, so a field that touches a
+        bound has no latent.
 
         Args:
             values: field of shape (nz, nx), inside the bounds.
@@ -192,9 +205,9 @@ class KarhunenLoeve:
 class PrincipalComponents:
     """Fields as a mean plus principal components of examples; made by `fit`.
 
-    A latent z gives mean + sum_k s_k z_k phi_k with s_k the standard deviation of the examples
-    along phi_k, so that the examples' own latents have mean zero and unit variance. Fields are not
-    bounded: a component can carry them outside the range of the examples.
+    A latent z gives the field mean + sum_k s_k z_k phi_k, where s_k is the standard deviation of
+    the examples along phi_k. So the examples' own latents have mean zero and unit variance. Fields
+    have no bounds: a component can carry them outside the range of the examples.
 
     Args:
         mean: mean of the examples, of the event's shape.
@@ -209,12 +222,15 @@ class PrincipalComponents:
 
     @classmethod
     def fit(cls, examples: ArrayLike, num_components: int) -> PrincipalComponents:
-        """Principal components of examples, by a singular value decomposition in float64.
+        """Find the principal components of examples, by a singular value decomposition in float64.
 
         Args:
             examples: shape (n, *event shape), for velocity models (n, nz, nx).
-            num_components: number of components kept, at most n - 1 and at most the number of
-                directions in which the examples differ.
+            num_components: number of components that are kept, at most n - 1 and at most the number
+                of directions in which the examples differ.
+
+        Returns:
+            The map from latents of shape (num_components,) to fields.
 
         Raises:
             ValueError: fewer than two examples, values that are not finite, or more components
@@ -258,7 +274,7 @@ class PrincipalComponents:
         return self.mean.shape
 
     def __call__(self, z: jax.typing.ArrayLike) -> jax.Array:
-        """Field of a latent vector.
+        """Return the field of a latent vector.
 
         Args:
             z: latent (whitened scores), shape (num_components,).
@@ -274,7 +290,7 @@ class PrincipalComponents:
         return jnp.asarray(self.mean, latent.dtype) + jnp.tensordot(latent, basis, 1)
 
     def encode(self, values: jax.typing.ArrayLike) -> jax.Array:
-        """Latent whose field is closest, in least squares, to a given one.
+        """Return the latent whose field is closest to a given field, in least squares.
 
         Args:
             values: field of the examples' event shape.

@@ -1,8 +1,8 @@
 """One- and two-dimensional nonlinear maps on which every posterior can be checked by quadrature.
 
-The maps, examples and noise are those of A. Siahkoohi and D. Sabeddu, "On the role of memorization
-in learned priors for geophysical inverse problems", arXiv:2603.19629, figure 1, and of the code
-published with it. Models and posteriors are left to the packages that use the maps.
+The maps, examples and noise come from A. Siahkoohi and D. Sabeddu, "On the role of memorization in
+learned priors for geophysical inverse problems", arXiv:2603.19629, figure 1, and from its published
+code. Models and posteriors are left to the packages that use the maps.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ EXAMPLES = (-1.5, -0.4, 0.4, 1.2, 2.5)
 """Training examples in one dimension; -0.4 and 0.4 explain the observation equally well."""
 
 OBSERVATION = 0.0
-"""What is observed in one dimension."""
+"""The observation in one dimension."""
 
 EXAMPLES_2D = (
     (0.6060426, 0.2318569),
@@ -33,11 +33,11 @@ EXAMPLES_2D = (
 by PyTorch's generator with seed 42."""
 
 OBSERVATION_2D = (0.0, 0.0)
-"""What is observed in two dimensions: the image of the origin."""
+"""The observation in two dimensions: the image of the origin."""
 
 
 def cubic(x: jax.typing.ArrayLike) -> jax.Array:
-    """The one-dimensional map F(x) = x + 0.3 x^3.
+    """Return the one-dimensional map F(x) = x + 0.3 x^3.
 
     Args:
         x: any shape; the map acts on every entry.
@@ -50,7 +50,7 @@ def cubic(x: jax.typing.ArrayLike) -> jax.Array:
 
 
 def quadratic(x: jax.typing.ArrayLike) -> jax.Array:
-    """The two-dimensional map F(x) = (x_1 + 0.3 x_1 x_2, x_2 + 0.2 x_1^2).
+    """Return the two-dimensional map F(x) = (x_1 + 0.3 x_1 x_2, x_2 + 0.2 x_1^2).
 
     Args:
         x: shape (..., 2).

@@ -1,7 +1,7 @@
-"""Where the sources and receivers of a seismic survey are, and what the sources emit.
+"""Positions of the sources and receivers of a seismic survey, and the wavelet of the sources.
 
-A `Survey` is plain NumPy data on a grid of cells; it knows neither the grid spacing nor the
-physics, which belong to the wave equation that is given the survey (`deepwave`).
+A `Survey` is plain NumPy data on a grid of cells. It knows neither the grid spacing nor the
+physics: both belong to the wave equation that takes the survey (`waves`).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ BANDWIDTH = 2.5
 
 
 def ricker(peak_frequency: float, num_times: int, dt: float) -> NDArray[np.float64]:
-    """Ricker wavelet, the negative second derivative of a Gaussian, with a peak of one.
+    """Return a Ricker wavelet, the negative second derivative of a Gaussian, with a peak of one.
 
     Args:
         peak_frequency: frequency f at which the amplitude spectrum is largest, Hz.
@@ -37,8 +37,8 @@ def ricker(peak_frequency: float, num_times: int, dt: float) -> NDArray[np.float
         dt: time step, s.
 
     Returns:
-        Samples of (1 - 2 a) exp(-a), a = (pi f (t - t0))^2, shape (num_times,). Its peak is at
-        t0 = 1.5 / f, where what is cut off before t = 0 is below 1e-7 of the peak.
+        Samples of (1 - 2 a) exp(-a), a = (pi f (t - t0))^2, shape (num_times,). The peak is at
+        t0 = 1.5 / f. The samples that are cut off before t = 0 are below 1e-7 of the peak.
 
     Source:
         N. Ricker, "The form and laws of propagation of seismic wavelets", Geophysics 18 (1953).
@@ -52,7 +52,7 @@ def ricker(peak_frequency: float, num_times: int, dt: float) -> NDArray[np.float
 class Survey:
     """Sources, receivers and time axis of a seismic survey on a grid.
 
-    Two surveys are equal where all their values are. The arrays are read-only.
+    Two surveys are equal if all their values are equal. The arrays are read-only.
 
     Args:
         shape: cells of the model grid (nz, nx): depth, distance.
@@ -60,13 +60,13 @@ class Survey:
             (shots, sources_per_shot, 2). The sources of one shot fire together.
         receiver_locations: grid cells (depth, distance) of the receivers, integers of shape
             (shots, receivers, 2).
-        wavelet: what every source emits, shape (nt,).
+        wavelet: wavelet that every source emits, shape (nt,).
         dt: time step of the wavelet and of the data, s.
         peak_frequency: frequency at which the wavelet is strongest, Hz.
 
     Raises:
-        ValueError: an array of the wrong shape, a position outside the grid, a wavelet that is not
-            finite, or a time step too long for the wavelet's frequencies.
+        ValueError: an array of the wrong shape; a position outside the grid; a wavelet that is not
+            finite; or a time step that is too long for the wavelet's frequencies.
     """
 
     shape: tuple[int, int]
@@ -130,14 +130,14 @@ class Survey:
         num_times: int | None = None,
         wavelet: ArrayLike | None = None,
     ) -> Survey:
-        """Sources and receivers at positions in metres, each moved to the nearest cell.
+        """Move sources and receivers at positions in metres to the nearest cells.
 
-        The middle of the first cell is at (0, 0), that of cell (i, j) at (i, j) `grid_spacing`; so
-        no position moves by more than half a cell along an axis.
+        The middle of the first cell is at (0, 0), the middle of cell (i, j) at
+        (i, j) `grid_spacing`. So no position moves by more than half a cell along an axis.
 
         Args:
             shape: cells of the model grid (nz, nx).
-            grid_spacing: size of a cell, m: the wave equation's.
+            grid_spacing: size of a cell, m, the same as in the wave equation.
             sources: positions (depth, distance), m, of shape (shots, 2), or (shots,
                 sources_per_shot, 2).
             receivers: positions (depth, distance), m, of shape (receivers, 2) for the same
@@ -145,11 +145,14 @@ class Survey:
             peak_frequency: frequency at which the wavelet is strongest, Hz.
             dt: time step, s.
             num_times: number of time samples of a Ricker wavelet.
-            wavelet: what every source emits instead, shape (nt,).
+            wavelet: wavelet that every source emits instead, shape (nt,).
+
+        Returns:
+            The survey on the grid's cells.
 
         Raises:
-            ValueError: a position outside the grid, different positions that all are in one cell,
-                a number that does not fit, or not exactly one of `num_times` and `wavelet`.
+            ValueError: a position outside the grid; different positions that are all in one cell;
+                a number that does not fit; or not exactly one of `num_times` and `wavelet`.
         """
         if (num_times is None) == (wavelet is None):
             raise ValueError("give one of num_times, for a Ricker wavelet, and wavelet.")
@@ -176,7 +179,7 @@ class Survey:
         num_times: int,
         depth: int = 1,
     ) -> Survey:
-        """Sources and receivers along one row near the surface: reflections.
+        """Put sources and receivers along one row near the surface, to record reflections.
 
         Args:
             shape: cells of the model grid (nz, nx).
@@ -186,6 +189,9 @@ class Survey:
             dt: time step, s.
             num_times: number of time samples.
             depth: row of sources and receivers.
+
+        Returns:
+            The survey, with a Ricker wavelet.
 
         Raises:
             ValueError: a number that does not fit the grid or the time axis.
@@ -205,7 +211,7 @@ class Survey:
         num_times: int,
         depth: int = 1,
     ) -> Survey:
-        """Sources along a row near the top, receivers along a row near the bottom.
+        """Put sources along a row near the top, and receivers along a row near the bottom.
 
         Args:
             shape: cells of the model grid (nz, nx).
@@ -214,7 +220,10 @@ class Survey:
             peak_frequency: peak frequency of the Ricker wavelet, Hz.
             dt: time step, s.
             num_times: number of time samples.
-            depth: row of the sources; the receivers are as many rows above the last one.
+            depth: row of the sources. The receivers are the same number of rows above the last row.
+
+        Returns:
+            The survey, with a Ricker wavelet.
 
         Raises:
             ValueError: a number that does not fit the grid or the time axis.
@@ -235,18 +244,22 @@ class Survey:
         dt: float = 0.001,
         num_times: int = 1000,
     ) -> Survey:
-        """The survey of OpenFWI's Vel, Fault and Style families, or a thinner one like it.
+        """Return the survey of OpenFWI's Vel, Fault and Style families, or a smaller one like it.
 
-        Five shots evenly spread over the columns and a receiver in every column, all on grid row 1,
-        a 15 Hz Ricker wavelet, 1,000 samples of 1 ms (with a grid spacing of 10 m).
+        Five shots are evenly spread over the columns, and every column has a receiver, all on grid
+        row 1. The wavelet is a 15 Hz Ricker wavelet of 1,000 samples of 1 ms. OpenFWI's grid
+        spacing is 10 m.
 
         Args:
             shape: cells of the model grid (nz, nx).
             num_shots: number of shots.
-            num_receivers: number of receivers; None means one a column.
+            num_receivers: number of receivers; None means one in each column.
             peak_frequency: peak frequency of the Ricker wavelet, Hz.
             dt: time step, s.
             num_times: number of time samples.
+
+        Returns:
+            The survey.
 
         Raises:
             ValueError: a number that does not fit the grid or the time axis.
@@ -283,7 +296,7 @@ class Survey:
         )
 
     def plot(self, grid_spacing: float | None = None) -> Figure:
-        """A picture: where sources and receivers are, the wavelet and its spectrum.
+        """Draw the positions of sources and receivers, the wavelet and its spectrum.
 
         Args:
             grid_spacing: size of a cell, m, for axes in metres; None for axes in cells.
@@ -309,7 +322,7 @@ class Survey:
 
 
 def value_key(record: Any) -> tuple[Any, ...]:
-    """The values of a dataclass as a tuple that can be compared and hashed, arrays included."""
+    """Return a dataclass's values as a tuple that can be compared and hashed, arrays included."""
     values = (getattr(record, field.name) for field in fields(record))
     return tuple((v.shape, v.tobytes()) if isinstance(v, np.ndarray) else v for v in values)
 

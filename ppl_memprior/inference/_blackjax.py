@@ -13,7 +13,7 @@ import jax
 
 
 def load_blackjax() -> Any:
-    """The package, its tempered SMC included."""
+    """Import BlackJAX, its tempered SMC included, and return it."""
     # the first call may come while a function is being traced
     with jax.ensure_compile_time_eval():
         importlib.import_module("blackjax.smc.adaptive_tempered")

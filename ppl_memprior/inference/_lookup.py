@@ -1,8 +1,8 @@
 """The exact posterior under a memorized prior: the training examples with other weights.
 
-Under p(x) = sum_n pi_n delta(x - x_n) Bayes' rule leaves the examples where they are and
-multiplies their weights by their likelihoods, whatever the forward operator and the noise
-(Siahkoohi & Sabeddu, arXiv:2603.19629). N forward solves, no approximation.
+Under p(x) = sum_n pi_n delta(x - x_n) Bayes' rule leaves the examples where they are. It multiplies
+their weights by their likelihoods, for any forward operator and any noise (Siahkoohi & Sabeddu,
+arXiv:2603.19629). The posterior takes N forward solves and no approximation.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from ppl_memprior.problem.inverse_problem import InverseProblem
 
 
 class LookupPosterior(MemorizedPrior):
-    """A `MemorizedPrior` with posterior weights, and what was computed on the way.
+    """A `MemorizedPrior` with posterior weights, the evidence and the likelihoods.
 
     Attributes:
         log_evidence: log p(data) under the memorized prior (scalar).
@@ -68,7 +68,7 @@ class LogLikelihoodTask:
     name: ClassVar[str] = "log_likelihood"
 
     def prepare(self, problem: InverseProblem) -> Callable[[np.ndarray], list[Any]]:
-        """A function from the indices of a batch to one scalar `log_likelihood` for each."""
+        """Return a function from a batch's indices to one scalar `log_likelihood` for each."""
         batched = jax.jit(jax.vmap(problem.log_likelihood))
 
         def solve(indices: np.ndarray) -> list[dict[str, np.ndarray]]:
@@ -87,29 +87,33 @@ def lookup(
 ) -> LookupPosterior:
     """Reweight the training examples by their likelihoods.
 
-    For a `DiffusionMixturePrior` this is the posterior of its memorized limit (bandwidth zero,
-    the same examples and weights).
+    For a `DiffusionMixturePrior` the result is the posterior of its memorized limit: bandwidth
+    zero, the same examples and weights.
+
+    A simulation fails where its log-likelihood is NaN or plus infinity. There the likelihood is
+    zero, and a warning names the examples.
 
     Args:
         problem: any inverse problem without extra latent sites.
-        executor: where the forward solves are made: any `concurrent.futures.Executor`, Dask's
-            `client.get_executor()` included; here, without one.
-        store: folder that keeps finished forward solves. Called again with the same problem after
-            an interruption, those in it are not repeated.
+        executor: runs the forward solves: any `concurrent.futures.Executor`, Dask's
+            `client.get_executor()` included. Without an executor they run in this process.
+        store: folder that keeps finished forward solves. After an interruption, call `lookup` again
+            with the same problem and store; finished forward solves are not repeated.
         progress: show a bar over the forward solves, on stderr.
-
-    Where the simulation fails (a log-likelihood that is NaN or plus infinity) the likelihood is
-    zero, and a warning says at which examples.
 
     Returns:
         A `MemorizedPrior` over the same examples with weights
-        softmax_n(log pi_n + log p(data | x_n)), which also carries `log_evidence` and
-        `log_likelihoods`.
+        softmax_n(log pi_n + log p(data | x_n)). It also has `log_evidence` and `log_likelihoods`.
 
     Raises:
-        ValueError: extra latent sites; a simulation that fails at all examples, or data that no
-            example can explain at all; a store of another problem.
-        RuntimeError: a forward solve failed in a worker (which examples).
+        ValueError: extra latent sites; a simulation that fails at all examples; data with zero
+            likelihood at all examples; a store of another problem.
+        RuntimeError: a forward solve failed in a worker. The message names the examples.
+
+    Example::
+
+        posterior = mp.lookup(mp.InverseProblem(model, y=y))
+        print(posterior.weights, posterior.log_evidence)
     """
     check_lookup(problem)
     num = problem.num_examples

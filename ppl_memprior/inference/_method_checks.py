@@ -23,14 +23,15 @@ _CHECKS: dict[str, Check] = {}
 
 
 def method_check(method: str) -> Callable[[Check], Check]:
-    """Decorator of a method's check: registers it, and lets it advise what takes the problem.
+    """Register a method's check, and add advice to its error.
 
     Args:
-        method: its name in `ppl_memprior.run`.
+        method: the method's name in `ppl_memprior.run`.
 
     Returns:
-        From a function that raises a `ValueError` with the reason alone to one whose error also
-        says which methods take the problem, and what would make this one take it.
+        A decorator. It takes a function that raises a `ValueError` with the reason alone. The
+        decorated function's error also names the methods that take the problem, and the changes
+        that would make this method take it.
     """
 
     def decorate(reasons: Check) -> Check:
@@ -41,7 +42,7 @@ def method_check(method: str) -> Callable[[Check], Check]:
 
 
 def advising(function: str) -> Callable[[Check], Check]:
-    """As `method_check`, for what a function cannot take that is not the check of a method."""
+    """Add advice to a check's error, as `method_check` does, without registering a method."""
 
     def decorate(reasons: Check) -> Check:
         @functools.wraps(reasons)
@@ -59,7 +60,7 @@ def advising(function: str) -> Callable[[Check], Check]:
 
 
 def methods_that_take(problem: InverseProblem) -> list[str]:
-    """Names of the methods that take a problem as it is."""
+    """Return the names of the methods that take a problem as it is."""
     return sorted(name for name, reasons in _CHECKS.items() if _passes(reasons, problem))
 
 

@@ -1,11 +1,10 @@
 """Pareto-smoothed importance sampling (PSIS): a proposal corrected to the posterior.
 
-Draws from an approximate posterior, the linearized mixture say, are weighted by p(x) p(data | x)
-over their own density, and the shape of the weights' tail says whether the result can be
-believed (Vehtari, Simpson, Gelman, Yao & Gabry, "Pareto smoothed importance sampling", JMLR 25,
-2024). A share of the draws comes from the prior, so that the weights are bounded by the
-likelihood (Hesterberg, "Weighted average importance sampling and defensive mixture
-distributions", Technometrics 37, 1995). The tail is fitted by ArviZ.
+Draws from an approximate posterior have the weights p(x) p(data | x) over their own density. The
+shape of the weights' tail says whether the result can be believed (Vehtari, Simpson, Gelman, Yao &
+Gabry, "Pareto smoothed importance sampling", JMLR 25, 2024). A share of the draws comes from the
+prior, so the likelihood bounds the weights (Hesterberg, "Weighted average importance sampling and
+defensive mixture distributions", Technometrics 37, 1995). ArviZ fits the tail.
 """
 
 from __future__ import annotations
@@ -35,32 +34,32 @@ LONGEST_TAIL = 700.0  # nats between its ends: exp(-700) is about the smallest f
 
 
 class PsisPosterior(MemorizedPrior):
-    """The weighted draws: a `MemorizedPrior` over them, and what the weights say of themselves.
+    """Weighted draws as a `MemorizedPrior`, with the diagnostics of their weights.
 
-    `sample` draws among them with replacement, so that values repeat; `mean` and `variance` are
-    weighted sums without that noise. `log_weights` are the smoothed ones, normalised. `psis`
-    makes it.
+    `sample` draws from the weighted draws with replacement, so values repeat. `mean` and `variance`
+    are weighted sums without sampling noise. `log_weights` are smoothed and normalised. Call
+    `psis` to make an object of this class.
 
     Args:
         draws: shape (S, *event).
-        log_ratios: log p(x) p(data | x) / q(x) at each, shape (S,).
+        log_ratios: log p(x) p(data | x) / q(x) at each draw, shape (S,).
         counts: numbers of draws from each part of the proposal, in the order of the draws.
         resolution: rounding error of the ratios, in nats.
         validate_args: NumPyro's switch for checking sampled values as well.
 
     Attributes:
         log_evidence: log p(data), from the smoothed weights (scalar).
-        log_evidence_error: its standard error in nats, by the delta method on the smoothed
-            weights, each part of the proposal with its own variance. Large where `khat` is, and
-            then itself too small (scalar).
-        khat: shape of the generalized Pareto distribution that fits the largest weights; below
-            min(1 - 1 / log10(S), 0.7) the weighted draws can be believed. Minus infinity where
-            the largest weights are equal up to rounding, infinity where too few are positive to
-            fit any (scalar).
+        log_evidence_error: standard error of `log_evidence` in nats (scalar). The delta method on
+            the smoothed weights gives it, with a separate variance for each part of the proposal.
+            Where `khat` is large, the error is large and still an underestimate.
+        khat: shape of the generalized Pareto distribution that fits the largest weights (scalar).
+            Below min(1 - 1 / log10(S), 0.7) the weighted draws can be believed. It is minus
+            infinity where the largest weights are equal up to rounding. It is infinity where too
+            few weights are positive for a fit.
         effective_sample_size: 1 / sum of the squared weights (scalar).
-        num_failed: draws at which the simulation failed; their weight is zero.
-        num_forward_evaluations: forward solves made, one a draw.
-        num_gradient_evaluations: none.
+        num_failed: number of draws at which the simulation failed; their weight is zero.
+        num_forward_evaluations: number of forward solves, one for each draw.
+        num_gradient_evaluations: zero.
     """
 
     pytree_data_fields = ("log_evidence", "log_evidence_error", "khat", "effective_sample_size")
@@ -92,7 +91,7 @@ class PsisPosterior(MemorizedPrior):
 
     @property
     def draws(self) -> jax.Array:
-        """The draws, of the proposal first and of the prior last, shape (S, *event)."""
+        """Draws from the proposal, followed by draws from the prior, shape (S, *event)."""
         return self._in_memory("draws")
 
 
@@ -113,19 +112,20 @@ def psis(
 ) -> PsisPosterior:
     """Correct a proposal to the posterior by Pareto-smoothed importance sampling.
 
-    The draws come from the mixture q of the proposal and of the prior in fixed numbers, and all
-    are weighted by p(x) p(data | x) / q(x) (deterministic-mixture weighting: Owen & Zhou, "Safe
-    and effective importance sampling", 2000). A draw at which the simulation fails (a
-    log-likelihood that is NaN or plus infinity) has no weight: the likelihood is zero there, and
-    the evidence stays unbiased. A warning says how many there were.
+    The draws come from the mixture q of the proposal and of the prior, in fixed numbers. Each draw
+    has the weight p(x) p(data | x) / q(x). This is the deterministic-mixture weighting of Owen &
+    Zhou, "Safe and effective importance sampling", 2000.
+
+    A simulation fails where its log-likelihood is NaN or plus infinity. There the likelihood is
+    zero, the draw has no weight, and the evidence stays unbiased. A warning counts such draws.
 
     Args:
         problem: an inverse problem whose prior has a density, without extra latent sites; any
             likelihood.
-        proposal: a NumPyro distribution with a density on all of R^event; `linearize(problem)`
-            is one.
+        proposal: a NumPyro distribution with a density on all of R^event, such as
+            `linearize(problem)`.
         rng_key: JAX random key.
-        num_draws: S, at least 25; one forward solve each.
+        num_draws: number S of draws, at least 25; one forward solve for each.
         defensive_share: share of the draws that come from the prior, in [0, 1).
         progress: show a bar over the forward solves, on stderr.
 
@@ -133,10 +133,16 @@ def psis(
         The weighted draws, a `MemorizedPrior`, with the evidence, its standard error and k-hat.
 
     Raises:
-        ValueError: a `MemorizedPrior`, extra latent sites; a proposal of another event shape,
+        ValueError: a `MemorizedPrior` or extra latent sites; a proposal of another event shape,
             with a batch shape, or without a density on all of R^event; a density of proposal or
-            prior that is NaN or infinite at a draw (how many); a likelihood that is zero at all.
+            prior that is NaN or infinite at a draw (the message counts them); a likelihood that is
+            zero at all draws.
         TypeError: a proposal that is not a NumPyro distribution.
+
+    Example::
+
+        posterior = mp.psis(problem, mp.linearize(problem), jax.random.key(0))
+        print(posterior.khat, posterior.mean)
     """
     posterior, failed = weighted(
         problem,
@@ -159,7 +165,10 @@ def weighted(
     defensive_share: float = 0.1,
     progress: bool = False,
 ) -> tuple[PsisPosterior, NDArray[np.bool_]]:
-    """`psis`, and at which of its draws the simulation failed, which is left to be told."""
+    """Return what `psis` returns, and the draws at which the simulation failed, shape (S,).
+
+    Warning of the failures is left to the caller.
+    """
     check_correctable(problem, proposal)
     counts = _counts(num_draws, defensive_share)
     parts = (proposal, problem.prior)
@@ -277,7 +286,7 @@ def _check_log_density(what: str, values: NDArray[np.floating]) -> None:
 
 
 def _log_mixture(found: _LogDensities, counts: tuple[int, ...]) -> NDArray[np.float64]:
-    """log q(x), q the mixture of proposal and prior in the proportions of the counts."""
+    """Return log q(x), q the mixture of proposal and prior in the proportions of the counts."""
     parts = np.stack([found.proposal, found.prior][: len(counts)]).astype(float)
     shares = np.asarray(counts) / sum(counts)
     return np.asarray(logsumexp(parts + np.log(shares)[:, None], axis=0))

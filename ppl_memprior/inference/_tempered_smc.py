@@ -1,10 +1,10 @@
 """Tempered sequential Monte Carlo (SMC): particles carried from the prior to the posterior.
 
-The particles start as draws from the prior, so every mode has its share of them, and follow
-p(x) p(data | x)^t as t grows from 0 to 1. Resampling moves the weight between the modes, the
-Hamiltonian moves need only work within one. The evidence comes with it. The algorithm and its
-moves are BlackJAX's (`adaptive_tempered_smc`, `hmc`); this module starts them, fits the moves'
-scale to the modes at each temperature, repeats the whole, and counts the solves.
+The particles start as draws from the prior, so every mode has its share of particles. They follow
+p(x) p(data | x)^t as t grows from 0 to 1. Resampling moves weight between modes; Hamiltonian moves
+need only work within a mode. The algorithm and its moves are BlackJAX's (`adaptive_tempered_smc`,
+`hmc`). This module starts the particles, fits the moves' scale to the modes at each temperature,
+repeats the run, and counts the solves.
 """
 
 from __future__ import annotations
@@ -59,42 +59,48 @@ def tempered_smc(
 ) -> Draws:
     """Sample the posterior, and estimate the evidence, by tempered SMC from the prior.
 
-    Values of the latents at which the simulation fails (a log-likelihood that is NaN or plus
-    infinity) have no likelihood, and a warning says how many of the draws from the prior they
-    were. Together with those of zero likelihood they may be a share of up to 1 - `target_ess`.
+    A simulation fails where its log-likelihood is NaN or plus infinity. There the likelihood is
+    zero. A warning counts the failures at draws from the prior. At most a share 1 - `target_ess` of
+    the draws from the prior may have zero likelihood, failures included.
 
     Args:
         problem: an inverse problem whose prior has a density, with any likelihood; extra latent
             sites may have any continuous prior that can be sampled.
         rng_key: JAX random key.
-        num_particles: particles of each repeat.
-        num_repeats: independent repeats, which give the evidence's error.
-        target_ess: each next temperature leaves this share of the particles effective.
-        num_mcmc_steps: Hamiltonian trajectories (of 4 leapfrog steps) at each temperature.
+        num_particles: number of particles in each repeat.
+        num_repeats: number of independent repeats. Their spread gives the evidence's error.
+        target_ess: share of the particles that each new temperature leaves effective.
+        num_mcmc_steps: number of Hamiltonian trajectories at each temperature, of 4 leapfrog steps
+            each.
         progress: show a bar over the temperatures, on stderr.
 
     Returns:
-        Particles as draws, shape (repeats, particles, *event): equally weighted, in random order,
-        the repeats independent of one another. Its `numbers` are
+        Particles as draws, shape (repeats, particles, *event). The particles of a repeat have equal
+        weights and random order. The repeats are independent of one another. The `numbers` are
 
-        - `log_evidence`: logarithm of the mean over the repeats of their estimates of p(data),
-          each of them unbiased up to the adaptation;
+        - `log_evidence`: logarithm of the mean of the repeats' estimates of p(data). Each estimate
+          is unbiased up to the adaptation;
         - `log_evidence_error`: standard error of the repeats' mean log-evidence; NaN for one
           repeat.
 
-        Its `details` are `log_evidences`, shape (repeats,); `schedules`, for each repeat its
-        inverse temperatures t, ascending, the last 1; and `acceptance`, the mean acceptance
-        probability of the last temperature's moves, shape (repeats,). `num_failed` counts the
-        draws from the prior at which the simulation failed. The cost is two forward solves for
-        each particle and temperature, one with each gradient, and one at the start.
+        The `details` are
+
+        - `log_evidences`: the log-evidence of each repeat, shape (repeats,);
+        - `schedules`: the inverse temperatures t of each repeat, ascending, the last one 1;
+        - `acceptance`: the mean acceptance probability of the moves at the last temperature, shape
+          (repeats,).
+
+        `num_failed` counts the draws from the prior at which the simulation failed. The cost is two
+        forward solves for each particle and temperature, one forward solve with each gradient, and
+        one forward solve for each particle at the start.
 
     Raises:
-        ValueError: a `MemorizedPrior`, discrete latent sites, sizes out of range, a
-            likelihood that is zero at too many draws from the prior (how many).
+        ValueError: a `MemorizedPrior`; discrete latent sites; sizes out of range; a likelihood that
+            is zero at too many draws from the prior (the message counts them).
 
-    Source: Del Moral, Doucet & Jasra (2006), "Sequential Monte Carlo samplers"; adaptation of the
-    moves after Buchholz, Chopin & Jacob (2021), "Adaptive tuning of Hamiltonian Monte Carlo
-    within sequential Monte Carlo".
+    Source: Del Moral, Doucet & Jasra (2006), "Sequential Monte Carlo samplers". The moves adapt as
+    in Buchholz, Chopin & Jacob (2021), "Adaptive tuning of Hamiltonian Monte Carlo within
+    sequential Monte Carlo".
     """
     check_tempered_smc(problem)
     _check_sizes(num_particles, num_repeats, target_ess, num_mcmc_steps)

@@ -1,4 +1,4 @@
-"""What every sampler returns: draws of the latent sites, and what they cost.
+"""The result of every sampler: draws of the latent sites, and their cost.
 
 Labels, derived numbers and storage are left to `ppl_memprior.comparison`.
 """
@@ -32,7 +32,7 @@ class Cost:
 
     @classmethod
     def of(cls, result: Any) -> Cost:
-        """The cost that a closed form, or another result, has in attributes of these names."""
+        """Read the cost of a result, such as a closed-form posterior, from its attributes."""
         return cls(
             num_forward_evaluations=int(result.num_forward_evaluations),
             num_gradient_evaluations=int(result.num_gradient_evaluations),
@@ -41,19 +41,19 @@ class Cost:
 
 @dataclass(frozen=True, kw_only=True)
 class Draws:
-    """Draws from a posterior, and what their sampler knows of itself.
+    """Draws from a posterior, and the numbers that the sampler reports with them.
 
     Attributes:
-        latents: each latent site's draws, shape (chains, draws, *event_shape).
+        latents: draws of each latent site, shape (chains, draws, *event_shape).
         cost: evaluations of the forward operator, warmup included.
-        independent: the draws are independent of one another; not a Markov chain.
-        exchangeable: the draws of a chain have no order, as particles have none.
-        num_failed: simulations that failed where the sampler sees each.
+        independent: whether the draws are independent of one another, not a Markov chain.
+        exchangeable: whether the draws of a chain have no order, as particles have none.
+        num_failed: number of failed simulations, where the sampler sees each simulation.
         sample_stats: further numbers of each draw, shape (chains, draws).
         example_weights: posterior weights of the examples, in closed form, shape (N,); or None.
-        numbers: single numbers beside the draws, such as `log_evidence` (nats) and
-            `log_evidence_error`, `khat`, `ess`, `linearization_error`.
-        details: further arrays of the sampler, a temperature schedule say, by name. They are not
+        numbers: scalars of the whole run, such as `log_evidence` (nats), `log_evidence_error`,
+            `khat`, `ess` and `linearization_error`.
+        details: further arrays of the sampler by name, such as a temperature schedule. They are not
             stored with the draws.
     """
 

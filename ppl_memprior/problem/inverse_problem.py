@@ -163,7 +163,7 @@ class InverseProblem:
         return {name: site.loc for name, site in sites.items() if site is not None}
 
     def log_likelihood(self, x: ArrayLike, **others: ArrayLike) -> jax.Array:
-        """log p(data | x), all observed sites and factors together (scalar)."""
+        """Return log p(data | x), all observed sites and factors together (scalar)."""
         return self._sum_log_likelihood(self.trace(x, **others))
 
     def residual(self, x: ArrayLike, **others: ArrayLike) -> jax.Array:

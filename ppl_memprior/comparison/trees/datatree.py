@@ -28,6 +28,7 @@ from ppl_memprior.comparison.trees.prior_groups import PriorDraws
 from ppl_memprior.comparison.trees.sample_stats import named_as_arviz
 from ppl_memprior.diagnostics import distinct_examples, nearest_examples
 from ppl_memprior.inference.draws import Draws
+from ppl_memprior.problem._cache import remembered
 from ppl_memprior.problem.inverse_problem import InverseProblem
 
 _LEAD = ("chain", "draw")
@@ -254,9 +255,7 @@ def _narrowest(problem: InverseProblem, bandwidth: float) -> float:
 def _at_examples(problem: InverseProblem) -> dict[str, np.ndarray]:
     """The deterministic sites that the prior's site alone decides, at each example; made once."""
     key = "deterministic sites at the examples"
-    if key not in problem.derived:
-        problem.derived[key] = _deterministics(problem, problem.examples)
-    return problem.derived[key]
+    return remembered(problem, key, lambda: _deterministics(problem, problem.examples))
 
 
 def _deterministics(problem: InverseProblem, x: jax.Array) -> dict[str, np.ndarray]:

@@ -56,7 +56,7 @@ def datum_mask(fn: Any) -> jax.Array:
 
 
 def log_likelihoods(site: dict[str, Any]) -> jax.Array:
-    """log p(datum | latents) of each datum, shape of the batch of `elementwise`.
+    """Return log p(datum | latents) of each datum, shape of the batch of `elementwise`.
 
     Args:
         site: an observed site of a NumPyro trace. The weights of `numpyro.handlers.scale` multiply

@@ -1,10 +1,9 @@
 """Any PyTorch function as a JAX function.
 
-`torch_function` wraps a function of tensors so that `jit`, `grad`, `jvp`, `vmap`, `linearize`,
-`jacfwd`, `jacrev`, `lax.scan` and NumPyro's samplers treat it like one written in JAX. The
-derivatives are PyTorch's own. How JAX sees the function is left to `_primitives`, how PyTorch
-evaluates it to `_evaluate`, and what a simulator needs to know about its inputs, units and
-batches to the module that wraps it.
+`torch_function` wraps a function of tensors for `jit`, `grad`, `jvp`, `vmap`, `linearize`,
+`jacfwd`, `jacrev`, `lax.scan` and NumPyro's samplers. The derivatives are PyTorch's own.
+`_primitives` shows the function to JAX, `_evaluate` evaluates it in PyTorch. A simulator's own
+module knows its inputs, units and batches.
 """
 
 from __future__ import annotations
@@ -33,47 +32,52 @@ def torch_function(
 ) -> TorchFunction:
     """Turn a PyTorch function of tensors into a JAX function of arrays.
 
-    `fn` gets copies of JAX's arrays, on a CPU or a CUDA device, and its results are copied once
-    into JAX's output buffers. So nothing that `fn` does changes an array of the caller.
+    `fn` gets copies of JAX's arrays, on a CPU or a CUDA device. Its results are copied once into
+    JAX's output buffers. So `fn` cannot change an array of the caller.
 
-    `fn` must be pure: it must not change its arguments in place (which is raised as an error, also
-    where NumPy does it, on a CPU), and must not call JAX, which is waiting for it. All that it
-    computes from its arguments must be differentiable PyTorch operations if it is differentiated: a
+    `fn` must be pure. It must not change its arguments in place; a change raises an error, on a CPU
+    also where NumPy makes it. It must not call JAX, because JAX is waiting for its result. If
+    `fn` is differentiated, all its operations on its arguments must be differentiable in PyTorch. A
     result without an autograd graph is refused, never taken for a constant.
 
     Args:
-        fn: function of real tensors, in any pytrees (as NumPyro and JAX know them: tuples, lists,
-            dicts, registered dataclasses), that returns a pytree of tensors whose structure and
-            shapes depend on the arguments' structure and shapes alone. Arguments and results of
-            integer or boolean dtype are allowed; they have no derivative.
-        result: shape and dtype of what `fn` returns: a `jax.ShapeDtypeStruct`, or a pytree of them.
-            Where it is not given, `fn` is called once for every new combination of input shapes
-            and dtypes: on tensors without data (`torch.device("meta")`) or, where it cannot do
-            that, on zeros or ones. A float64 result becomes float32 unless JAX's 64-bit mode is on.
-        batched: function equivalent to `fn` on every slice of arguments that all have one more
-            leading axis, of the same length; its results have that leading axis too. With it, a
-            vmapped call becomes one call of `batched`; without it, `fn` is called once a slice.
-        max_batch: the longest leading axis that `batched` is given; longer batches are split into
-            consecutive calls, which bounds PyTorch's memory. None means no limit.
-        constant: which results have a derivative of zero with respect to all arguments, because
-            they do not depend on them or because they shall not be differentiated: True or False
-            for all results, or a pytree of them that is the result's structure or a prefix of it,
-            `constant=(False, True)`. Integer results need no declaration. For an argument that does
-            not matter use `jax.lax.stop_gradient` at the call.
+        fn: function of real tensors that returns a pytree of tensors. Arguments may be in any
+            pytrees that JAX knows: tuples, lists, dicts, registered dataclasses. The structure and
+            shapes of the results may depend on the arguments' structure and shapes alone. Arguments
+            and results of integer or boolean dtype are allowed; they have no derivative.
+        result: shape and dtype of the results: a `jax.ShapeDtypeStruct`, or a pytree of them.
+            Without it, `fn` is called once for every new combination of input shapes and dtypes. It
+            gets tensors without data (`torch.device("meta")`) or, if it cannot take them, zeros or
+            ones. A float64 result becomes float32 unless JAX's 64-bit mode is on.
+        batched: function equivalent to `fn` on every slice of its arguments. All its arguments and
+            results have one more leading axis, of the same length. With `batched`, a vmapped call
+            becomes one call of `batched`. Without it, `fn` is called once for each slice.
+        max_batch: longest leading axis that `batched` gets. Longer batches are split into
+            consecutive calls, so PyTorch's memory is bounded. None means no limit.
+        constant: declares results whose derivative with respect to all arguments is zero: because
+            they do not depend on the arguments, or because they shall not be differentiated. True
+            or False holds for all results. A pytree of them, such as `(False, True)`, has the
+            results' structure or a prefix of it. Integer results need no declaration. For an
+            argument without derivative use `jax.lax.stop_gradient` at the call.
         linear: whether `fn` is linear in all its arguments of floating dtype together. Then
-            `jax.linear_transpose` works, second derivatives are zero, and the derivative along a
-            tangent is the value at the tangent: `fn` needs no forward mode.
+            `jax.linear_transpose` works, and second derivatives are zero. The derivative along a
+            tangent is the value at the tangent, so `fn` needs no forward mode.
 
     Returns:
         A function of arrays, differentiable once, in both modes. A value and its gradient take one
-        forward and one backward pass, a value and its tangent one pass of forward mode. Second
-        derivatives, of functions that are not linear, raise `NotImplementedError`. An exception in
+        forward and one backward pass. A value and its tangent take one pass of forward mode. Second
+        derivatives of functions that are not linear raise `NotImplementedError`. An exception in
         `fn`, or a result without a derivative, becomes a `RuntimeError` with its message.
 
     Raises:
         ImportError: PyTorch is not installed.
         ValueError: `max_batch` is less than one; at the first call, a `constant` that does not fit
             the results.
+
+    Example::
+
+        energy = mp.forward.torch_function(lambda x: (x**2).sum())
+        jax.grad(energy)(jnp.ones(3))  # [2, 2, 2]
     """
     return TorchFunction(
         fn, result=result, batched=batched, max_batch=max_batch, constant=constant, linear=linear

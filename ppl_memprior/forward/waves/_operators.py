@@ -1,7 +1,7 @@
 """Four wave equations as JAX functions of the subsurface, propagated by Deepwave.
 
-Each is what Deepwave solves, stated with its fields, units and the conditions under which it is
-stable; settings, checks and batches are left to `wave_equation` and `_propagate`.
+Each class states the equation that Deepwave solves, with its fields, its units and its conditions
+for stability. Settings, checks and batches are left to `_wave_equation` and `_propagate`.
 """
 
 from __future__ import annotations
@@ -42,29 +42,38 @@ _SOURCES = {"explosion": "pressure_rate", "fz": "y", "fx": "x"}
 class ScalarWave(WaveEquation):
     """Acoustic waves of constant density: velocity to recorded pressure.
 
-    Solves v^-2 d2u/dt2 = laplacian(u) - f, where f is the wavelet in the cells of the sources and
-    zero elsewhere, and records u. u has the unit of f times m^2. All settings are those of
-    `WaveEquation`, as is what they raise.
+    Solves v^-2 d2u/dt2 = laplacian(u) - f and records u. The wavelet is f in the cells of the
+    sources, and f is zero elsewhere. u has the unit of f times m^2. `WaveEquation` documents all
+    settings and the errors that they raise.
+
+    Example::
+
+        survey = mp.forward.Survey.surface(
+            (50, 60), num_shots=3, num_receivers=60, peak_frequency=8.0, dt=0.002, num_times=400
+        )
+        wave = mp.forward.ScalarWave(survey, grid_spacing=10.0, max_velocity=3000.0)
+        data = wave(jnp.full((50, 60), 2000.0))  # shape (3, 60, 400)
     """
 
     def __call__(self, v: jax.typing.ArrayLike) -> jax.Array:
-        """Data recorded in a velocity model.
+        """Return the data recorded in a velocity model.
 
         Args:
             v: velocity, m/s, shape (nz, nx), float32 or float64.
 
         Returns:
-            Pressure at the receivers, shape (shots, receivers, nt), of the dtype of `v`; shape
-            (shots, receivers, frequencies, 2) with `frequencies`. While JAX traces (`jit`, `vmap`,
-            `grad`) the values are not known, so a model with a velocity that is not finite or not
-            in (0, max_velocity], or all of whose velocities are too slow for the grid, gets data
-            (and gradients) of NaN, which every sampler rejects; the other models of a batch are not
-            affected.
+            Pressure at the receivers, shape (shots, receivers, nt), of the dtype of `v`. With
+            `frequencies` the shape is (shots, receivers, frequencies, 2).
+
+            While JAX traces (`jit`, `vmap`, `grad`), the values are not known and nothing can be
+            raised. The data and gradients are then NaN for a model with a velocity that is not
+            finite or not in (0, max_velocity]. They are also NaN where all velocities are too slow
+            for the grid. Every sampler rejects NaN. The other models of a batch are not affected.
 
         Raises:
-            ValueError: a model of another shape; outside of a trace also a velocity that is not
-                finite or not in (0, max_velocity], and a model whose highest velocity has less than
-                one grid cell per wavelength at the peak frequency, as one in km/s has.
+            ValueError: a model of another shape. Outside of a trace also: a velocity that is not
+                finite or not in (0, max_velocity]; or a model whose highest velocity has less than
+                one grid cell per wavelength at the peak frequency, such as a model in km/s.
         """
         return self._apply(v)
 
@@ -91,35 +100,35 @@ class ScalarBorn(WaveEquation):
 
         v^-2 d2w/dt2 = laplacian(w) + 2 v^-3 dv d2u/dt2
 
-    and records w. So it is the derivative of `ScalarWave` at v along dv, to rounding; the gradient
-    of half its squared misfit is a reverse time migration. JAX knows that it is linear:
-    `jax.linear_transpose` works, and second derivatives are zero. Settings that are not named here
-    are those of `WaveEquation`.
+    and records w. Up to rounding, w is the derivative of `ScalarWave` at v along dv. The gradient
+    of half the squared misfit is a reverse time migration. JAX knows that the function is linear:
+    `jax.linear_transpose` works, and second derivatives are zero. `WaveEquation` documents the
+    other settings.
 
     Args:
         velocity: background velocity v, m/s, shape (nz, nx), in (0, max_velocity].
 
     Raises:
         ImportError: see `WaveEquation`.
-        ValueError: see `WaveEquation`; also a background that is not a velocity model.
+        ValueError: see `WaveEquation`; also a background that is no velocity model.
     """
 
     velocity: ArrayLike = field(kw_only=True, repr=False)
 
     def __call__(self, dv: jax.typing.ArrayLike) -> jax.Array:
-        """Data scattered by a velocity perturbation.
+        """Return the data scattered by a velocity perturbation.
 
         Args:
-            dv: perturbation of the velocity, m/s, shape (nz, nx), float32 or float64. Any finite
-                value: nothing is assumed to be small.
+            dv: perturbation of the velocity, m/s, shape (nz, nx), float32 or float64. Every finite
+                value is allowed, small or not.
 
         Returns:
-            Scattered pressure at the receivers, shape and dtype as of `ScalarWave`. NaN for a
-            perturbation that is not finite, where its values are not known.
+            Scattered pressure at the receivers, with the shape and dtype of `ScalarWave`. In a
+            trace a perturbation that is not finite gives NaN.
 
         Raises:
-            ValueError: a perturbation of another shape; outside of a trace also one that is not
-                finite.
+            ValueError: a perturbation of another shape. Outside of a trace also a perturbation that
+                is not finite.
         """
         return self._apply(dv)
 
@@ -159,10 +168,10 @@ class AcousticWave(WaveEquation):
 
         rho dq/dt = -grad(p),    1 / (rho v^2) dp/dt = -div(q) + s
 
-    for the pressure p, Pa, and the particle velocity q, m/s, where s is the wavelet in the cells of
-    the sources: an injected volume per volume and time, 1/s. Records p. A source's sample acts half
-    a time step (of the ones inside) after the pressure of the same index is recorded. Settings that
-    are not named here are those of `WaveEquation`.
+    for the pressure p, Pa, and the particle velocity q, m/s, and records p. The wavelet is s in the
+    cells of the sources: an injected volume per volume and time, 1/s. A source's sample acts half
+    an internal time step after the pressure of the same index is recorded. `WaveEquation` documents
+    the other settings.
 
     Args:
         density_range: lowest and highest density that a model may have, kg/m^3. A large contrast
@@ -170,24 +179,24 @@ class AcousticWave(WaveEquation):
 
     Raises:
         ImportError: see `WaveEquation`.
-        ValueError: see `WaveEquation`; also a range of densities that is not one.
+        ValueError: see `WaveEquation`; also an invalid range of densities.
     """
 
     density_range: Sequence[float] = field(default=(1000.0, 3000.0), kw_only=True)
 
     def __call__(self, v: jax.typing.ArrayLike, rho: jax.typing.ArrayLike) -> jax.Array:
-        """Data recorded in a model of velocity and density.
+        """Return the data recorded in a model of velocity and density.
 
         Args:
             v: velocity, m/s, shape (nz, nx), in (0, max_velocity].
             rho: density, kg/m^3, shape (nz, nx), in `density_range`.
 
         Returns:
-            Pressure at the receivers, Pa, shape and dtype as of `ScalarWave`, also its NaN for
-            models outside of these limits.
+            Pressure at the receivers, Pa, with the shape and dtype of `ScalarWave`. In a trace a
+            model outside of these limits gives NaN, as in `ScalarWave`.
 
         Raises:
-            ValueError: as of `ScalarWave`.
+            ValueError: see `ScalarWave`.
         """
         return self._apply(v, rho)
 
@@ -221,7 +230,7 @@ class AcousticWave(WaveEquation):
 
 @dataclass(frozen=True, eq=False)
 class ElasticWave(WaveEquation):
-    """Elastic waves in the plane (P and SV): velocities and density to what receivers record.
+    """Elastic waves in the plane (P and SV): velocities and density to recorded data.
 
     Solves, on a staggered grid,
 
@@ -229,25 +238,28 @@ class ElasticWave(WaveEquation):
         dsigma/dt = lambda div(q) I + mu (grad(q) + grad(q)^T) - s I
 
     for the particle velocity q, m/s, and the stress sigma, Pa, with the Lame parameters
-    lambda = rho (vp^2 - 2 vs^2) and mu = rho vs^2. The wavelet is s, a pressure per time, Pa/s
-    (`source` "explosion"), or a component of f, a force per volume, N/m^3 ("fz", down, and "fx").
-    Particle velocity and force are half a cell below (vz, fz) or beyond (vx, fx) the cell of their
-    receiver or source; one row and one column are added behind the last ones, with their values, to
-    make room for that. Velocity is recorded half a time step (of the ones inside) before pressure.
-    Settings that are not named here are those of `WaveEquation`; `max_velocity` is that of P waves,
-    `min_velocity` that of S waves.
+    lambda = rho (vp^2 - 2 vs^2) and mu = rho vs^2. With `source` "explosion" the wavelet is s, a
+    pressure per time, Pa/s. With "fz" (down) or "fx" it is a component of f, a force per volume,
+    N/m^3.
+
+    vz and fz are half a cell below the cell of their receiver or source, vx and fx half a cell
+    beyond it. To make room, the last row and the last column are repeated once. Velocity is
+    recorded half an internal time step before pressure.
+
+    `max_velocity` is the highest velocity of P waves, `min_velocity` the lowest velocity of S
+    waves. `WaveEquation` documents the other settings.
 
     Args:
         density_range: lowest and highest density that a model may have, kg/m^3. A large contrast
             takes smaller time steps to be stable.
-        source: what the sources are: "explosion", "fz" or "fx".
-        components: what receivers record, in this order: any of "vz", "vx" (particle velocity, m/s)
+        source: type of the sources: "explosion", "fz" or "fx".
+        components: recorded components, in this order: any of "vz", "vx" (particle velocity, m/s)
             and "pressure" (Pa).
 
     Raises:
         ImportError: see `WaveEquation`.
-        ValueError: see `WaveEquation`; also a range of densities that is not one, or a source or
-            component of another name.
+        ValueError: see `WaveEquation`; also an invalid range of densities, or an unknown source or
+            component.
     """
 
     density_range: Sequence[float] = field(default=(1000.0, 3000.0), kw_only=True)
@@ -257,21 +269,21 @@ class ElasticWave(WaveEquation):
     def __call__(
         self, vp: jax.typing.ArrayLike, vs: jax.typing.ArrayLike, rho: jax.typing.ArrayLike
     ) -> jax.Array:
-        """Data recorded in an elastic model.
+        """Return the data recorded in an elastic model.
 
         Args:
             vp: velocity of P waves, m/s, shape (nz, nx), in (0, max_velocity].
-            vs: velocity of S waves, m/s, shape (nz, nx), not negative and below sqrt(3)/2 vp, where
-                the bulk modulus would be zero; zero is a fluid.
+            vs: velocity of S waves, m/s, shape (nz, nx), not negative and below sqrt(3)/2 vp, so
+                that the bulk modulus is positive. Zero is a fluid.
             rho: density, kg/m^3, shape (nz, nx), in `density_range`.
 
         Returns:
-            What the receivers record, shape (components, shots, receivers, nt), or (components,
-            shots, receivers, frequencies, 2) with `frequencies`, of the dtype of the fields. NaN
-            for models outside of these limits, where their values are not known.
+            Recorded data of the dtype of the fields, shape (components, shots, receivers, nt). With
+            `frequencies` the shape is (components, shots, receivers, frequencies, 2). In a trace a
+            model outside of these limits gives NaN.
 
         Raises:
-            ValueError: as of `ScalarWave`.
+            ValueError: see `ScalarWave`.
         """
         return self._apply(vp, vs, rho)
 

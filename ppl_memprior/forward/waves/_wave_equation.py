@@ -1,8 +1,8 @@
-"""What all wave equations have in common: their settings, their checks and how they are called.
+"""The common part of all wave equations: their settings, their checks and their call.
 
-A wave equation is a frozen object made from a `Survey`: call it on a model of the subsurface and
-get the recorded data. Which equation is solved, for which fields, is left to `deepwave`, the
-propagation itself to `_propagate`, derivatives and JAX transformations to `torch_call`.
+A wave equation is a frozen object made from a `Survey`. Call it on a model of the subsurface to get
+the recorded data. `_operators` states the equations, `_propagate` propagates the waves, and
+`torch_bridge` gives derivatives and JAX transformations.
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ _ITEMSIZE = {"float32": 4, "float64": 8}  # bytes
 class WaveEquation(ABC):
     """A wave equation in 2-D with absorbing boundaries (PML) on all four sides.
 
-    This is what `ScalarWave`, `ScalarBorn`, `AcousticWave` and `ElasticWave` share; it cannot be
-    made itself. They are differentiable once in both modes, `jax.vmap` propagates many models
-    together, and two of them are equal where all their settings are. All lengths are in m, times in
-    s, frequencies in Hz, velocities in m/s, densities in kg/m^3.
+    `WaveEquation` is the abstract base of `ScalarWave`, `ScalarBorn`, `AcousticWave` and
+    `ElasticWave`. The equations are differentiable once in both modes, and `jax.vmap` propagates
+    many models together. Two equations are equal if all their settings are equal. Lengths are in m,
+    times in s, frequencies in Hz, velocities in m/s, densities in kg/m^3.
 
-    The time step inside is the longest fraction dt / n of the survey's that is stable at
-    `max_velocity`, whatever the model. For n > 1 the gradient in reverse mode correlates wavefields
-    at the survey's samples only, which differs from the exact derivative, that of forward mode, by
-    some 1e-5 of its size.
+    The internal time step is dt / n: the longest whole fraction of the survey's time step that is
+    stable at `max_velocity`. It does not depend on the model. For n > 1 the gradient in reverse
+    mode correlates wavefields at the survey's samples only. It then differs from the exact
+    derivative of forward mode by about 1e-5 of its size.
 
     Args:
         survey: sources, receivers, wavelet and model grid.
@@ -56,26 +56,26 @@ class WaveEquation(ABC):
             and the absorbing boundaries, so that they do not depend on the model.
         accuracy: order of the spatial finite differences: 2, 4, 6 or 8.
         pml_width: width of the absorbing boundaries, cells.
-        min_velocity: lowest velocity expected, m/s (of shear waves, where there are any), for a
-            warning where the grid is too coarse for the shortest wavelength. None skips it.
-        frequencies: None for data in time; otherwise the frequencies, Hz, of which data hold the
-            components sum_n d[n] exp(-2 pi i f n dt), NumPy's convention, as (real, imaginary)
-            along a last axis of length two.
-        max_memory: how many models and shots propagate together is chosen so that the wavefields
-            stored for one gradient stay below about this many bytes.
-        shots_per_group: how many shots of a model propagate, and are stored, together. Where that
-            is not all of them, a gradient propagates once more. None: as many as `max_memory`
-            allows.
-        segments: into how many parts the time axis is cut, of which a gradient stores one at a
-            time; with more than one, it propagates twice more.
-        storage: where wavefields are stored for a gradient: "device" (in memory), "cpu" (in host
-            memory, for tensors on a GPU) or "disk" (in the folder for temporary files).
+        min_velocity: lowest expected velocity, m/s, of S waves in an elastic equation. A warning
+            says if the grid is too coarse for the shortest wavelength. None skips the check.
+        frequencies: None for data in time. Otherwise frequencies, Hz, at which the data are the
+            components sum_n d[n] exp(-2 pi i f n dt), NumPy's convention. A last axis of length two
+            holds the real and the imaginary part.
+        max_memory: approximate limit, in bytes, of the wavefields stored for one gradient. It sets
+            the number of models and shots that propagate together.
+        shots_per_group: number of shots of a model that propagate, and are stored, together. With
+            fewer than all shots, a gradient propagates once more. None takes as many as
+            `max_memory` allows.
+        segments: number of parts into which the time axis is cut. A gradient stores one part at a
+            time. With more than one part, it propagates twice more.
+        storage: place of the wavefields that a gradient stores: "device" (in memory), "cpu" (in
+            host memory, for tensors on a GPU) or "disk" (in the folder for temporary files).
 
     Raises:
         ImportError: PyTorch or Deepwave is not installed.
-        ValueError: a setting out of range, or in a unit that cannot be meant: with fewer than 1 or
-            more than 3,000 grid cells per wavelength of `max_velocity` at the peak frequency, say.
-            The message names the value. Any coherent system of units passes.
+        ValueError: a setting out of range, or evidently in another unit: fewer than 1 or more than
+            3,000 grid cells per wavelength of `max_velocity` at the peak frequency. The message
+            names the value. Any coherent system of units passes.
     """
 
     survey: Survey

@@ -21,7 +21,7 @@ def require_some(problem: InverseProblem, failed: set[int]) -> None:
         return
     # compiled, as everywhere: a direct call may raise where the operator fails
     both = jax.jit(lambda x: (problem.predict(x), problem.residual(x)))
-    predicted, residual = both(problem.examples[0])
+    predicted, residual = both(problem.take(0))
     if np.isfinite(residual).all() or not all(
         np.isfinite(np.asarray(data)).all() for data in predicted.values()
     ):

@@ -1,7 +1,7 @@
 """A kernel's first state, or the site at which the model has no finite log-density.
 
-NumPyro says only that there are no valid initial parameters. Here the model is run once more and
-its sites are asked one by one.
+NumPyro says only that there are no valid initial parameters. This module runs the model once more
+and evaluates the log-density of each site.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def initialized(
     model_args: tuple[Any, ...],
     model_kwargs: dict[str, Any],
 ) -> Any:
-    """The kernel's state for one chain.
+    """Return the kernel's first state for one chain.
 
     Raises:
         ValueError: none of NumPyro's 100 trials has a finite log-density and gradient.
@@ -45,15 +45,16 @@ def initialized(
 def check_start(
     state: Any, kernel: MCMCKernel, model_args: tuple[Any, ...], model_kwargs: dict[str, Any]
 ) -> None:
-    """Raise a `ValueError` that names the site whose log-density is not finite at the start.
+    """Raise a `ValueError` if the log-density or its gradient is not finite at the start.
 
-    Or that says so if the gradient alone is not.
+    The message names the site whose log-density is not finite, if there is one.
 
     Args:
-        state: the kernel's state of one chain, or of several along a leading axis; nothing is
-            checked where it is traced.
-        kernel: whose state it is.
-        model_args, model_kwargs: the model's own arguments.
+        state: the kernel's state of one chain, or of several chains along a leading axis. A traced
+            state is not checked.
+        kernel: the kernel that made the state.
+        model_args: positional arguments of the model.
+        model_kwargs: keyword arguments of the model.
     """
     if isinstance(state.potential_energy, jax.core.Tracer):
         return

@@ -1,6 +1,6 @@
 """Markov chains of NumPyro on a problem, warmup counted and chains kept apart.
 
-What the kernel is, is left to the methods (`nuts`, `mode_jump`, `gibbs`).
+The methods (`nuts`, `mode_jump`, `gibbs`) choose the kernel.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ WARMUP_TREE_DEPTH = 5
 
 
 def nuts_kernel(problem: InverseProblem, max_tree_depth: int) -> NUTS:
-    """NumPyro's NUTS on the problem's latent sites, each chain started from its own prior draw."""
+    """Return NUTS on the problem's latent sites. Each chain starts from its own prior draw."""
     depths = min(WARMUP_TREE_DEPTH, max_tree_depth), max_tree_depth
     model = handlers.block(problem.model, hide_fn=_is_deterministic)
     return NUTS(model, init_strategy=init_to_sample, max_tree_depth=depths)
@@ -52,13 +52,14 @@ def run_chains(
     """Warm a kernel up and draw from it, all chains vectorized.
 
     Args:
-        problem: whose model the kernel samples.
+        problem: the problem whose model the kernel samples.
         kernel: a NumPyro kernel.
         rng_key: JAX random key.
-        num_samples, num_warmup: draws kept, and adaptation steps, of each chain.
+        num_samples: number of draws that each chain keeps.
+        num_warmup: number of adaptation steps of each chain.
         num_chains: number of chains.
         statistics: fields of the kernel's state to keep with the draws.
-        evaluations: the one among them that counts evaluations of the model, each with gradient.
+        evaluations: the statistic that counts evaluations of the model, each with its gradient.
         progress: show NumPyro's bar, on stderr.
 
     Returns:
@@ -107,8 +108,8 @@ _NO_START = ("Cannot find valid initial parameters", " distribution got invalid 
 def starts_may_fail() -> Iterator[None]:
     """Let NumPyro start where the simulation fails, and look for another start.
 
-    NumPyro runs a model once before it samples, and refuses distributions with a parameter that is
-    not a number, such as the output of a failed simulation.
+    NumPyro runs a model once before it samples. With validation it refuses a distribution with a
+    NaN parameter, such as the output of a failed simulation.
 
     Raises:
         ValueError: no start was found.

@@ -1,8 +1,8 @@
 """Exact Gibbs updates of the example for a memorized prior beside other, continuous latents.
 
-Given the other latents, the site of a `MemorizedPrior` is a discrete variable whose conditional
-needs one log-likelihood for each example: it is drawn exactly, without a proposal. The rest of the
-model is moved by NumPyro's HMC or NUTS; NumPyro's own `Gibbs` alternates the two.
+Given the other latents, the site of a `MemorizedPrior` is a discrete variable. Its conditional
+needs one log-likelihood for each example, so the site is drawn exactly, without a proposal.
+NumPyro's HMC or NUTS moves the other latents. NumPyro's own `Gibbs` alternates the two.
 """
 
 from __future__ import annotations
@@ -105,21 +105,29 @@ class ExampleGibbs(Gibbs):
 
     .. math:: p(n \mid \theta, y) \propto \pi_n\, p(y, \theta \mid x_n)
 
-    by evaluating the model at all N examples (in batches that bound the memory), then moves the
-    other latents :math:`\theta` by `inner_kernel`. Weights that depend on other latents, and
-    latents whose prior depends on the example, are taken into account. An example at which the
-    simulation fails has no weight; the extra field `block_states.0.num_failed` counts them.
+    by evaluating the model at all N examples, in batches that bound the memory. Then `inner_kernel`
+    moves the other latents :math:`\theta`. The weights may depend on other latents, and the prior
+    of a latent may depend on the example. An example at which the simulation fails has no weight.
 
     Use it as any kernel of `numpyro.infer.MCMC`, with `chain_method` "sequential", "parallel" or
-    "vectorized"; the prior's site is then always one of the examples. Its number is the extra
-    field `block_states.0.example`, and the inner kernel's state `block_states.1`.
+    "vectorized". The prior's site is then always one of the examples. These extra fields are of
+    use:
+
+    - `block_states.0.example`: number of the example;
+    - `block_states.0.num_failed`: number of examples at which the simulation failed;
+    - `block_states.1`: state of the inner kernel.
 
     Args:
         inner_kernel: `HMC` or `NUTS`, built on the model.
 
     Raises:
-        ValueError: another kernel, or one built on a potential function; when the chains start,
-            a model without a `MemorizedPrior` or with several, or with other discrete latents.
+        ValueError: another kernel, or a kernel built on a potential function. When the chains
+            start: a model without a `MemorizedPrior`, with several, or with other discrete latents.
+
+    Example::
+
+        mcmc = MCMC(ExampleGibbs(NUTS(model)), num_warmup=500, num_samples=1000)
+        mcmc.run(jax.random.key(0), y=y)
     """
 
     def __init__(self, inner_kernel: HMC) -> None:
@@ -138,7 +146,18 @@ class ExampleGibbs(Gibbs):
         model_args: tuple[Any, ...] = (),
         model_kwargs: dict[str, Any] | None = None,
     ) -> GibbsState:
-        """Start one chain, or vectorized chains from a key for each."""
+        """Start one chain, or vectorized chains.
+
+        Args:
+            rng_key: JAX random key, or one key for each vectorized chain.
+            num_warmup: number of adaptation steps of the inner kernel.
+            init_params: start values by site, or None.
+            model_args: positional arguments of the model.
+            model_kwargs: keyword arguments of the model.
+
+        Returns:
+            The state of the chain, or of the chains along a leading axis.
+        """
 
         def one(key: jax.Array, params: Any) -> GibbsState:
             return super(ExampleGibbs, self).init(key, num_warmup, params, model_args, model_kwargs)
@@ -165,16 +184,19 @@ def gibbs(
     Args:
         problem: an inverse problem with a `MemorizedPrior` and other, continuous latent sites.
         rng_key: JAX random key.
-        num_samples, num_warmup: draws kept, and adaptation steps, of each chain.
-        num_chains: chains, each started from its own draw from the prior.
-        max_tree_depth: of NUTS: at most 2 ** max_tree_depth - 1 gradients a draw; in warmup 31.
+        num_samples: number of draws that each chain keeps.
+        num_warmup: number of adaptation steps of each chain.
+        num_chains: number of chains. Each starts from its own draw from the prior.
+        max_tree_depth: a trajectory of NUTS has at most 2 ** max_tree_depth - 1 gradient
+            evaluations. In warmup it has at most 31.
         progress: show NumPyro's bar, on stderr.
 
     Returns:
-        The draws; each update of the example counts as N forward evaluations.
+        The draws. Each update of the example counts as N forward evaluations.
 
     Raises:
-        ValueError: another prior, no other latent sites (then `lookup` is exact), or discrete ones.
+        ValueError: another prior; no other latent sites (use `lookup`, which is exact); or other
+            discrete latent sites.
     """
     check_gibbs(problem)
     chains = run_chains(
@@ -245,7 +267,7 @@ def _log_joint(
     model_args: tuple[Any, ...],
     model_kwargs: dict[str, Any],
 ) -> tuple[jax.Array, jax.Array]:
-    """log pi_n + log p(data, other latents | x_n), shape (N,), and the examples themselves.
+    """Return log pi_n + log p(data, other latents | x_n), shape (N,), and the examples.
 
     NaN or plus infinity where the simulation failed. `value`, the present one of the site, only
     leads to the prior, which may depend on other latents.

@@ -1,4 +1,4 @@
-"""NumPyro's NUTS on the user's model, with everything that its diagnosis needs kept."""
+"""NumPyro's NUTS on the user's model, with the statistics that its diagnostics need."""
 
 from __future__ import annotations
 
@@ -27,15 +27,17 @@ def nuts(
     Args:
         problem: an inverse problem whose prior has a density.
         rng_key: JAX random key.
-        num_samples, num_warmup: draws kept, and adaptation steps, of each chain.
-        num_chains: chains, each started from its own draw from the prior.
-        max_tree_depth: a trajectory has at most 2 ** max_tree_depth - 1 gradient evaluations; in
-            warmup at most 31.
+        num_samples: number of draws that each chain keeps.
+        num_warmup: number of adaptation steps of each chain.
+        num_chains: number of chains. Each starts from its own draw from the prior.
+        max_tree_depth: a trajectory has at most 2 ** max_tree_depth - 1 gradient evaluations. In
+            warmup it has at most 31.
         progress: show NumPyro's bar, on stderr.
 
     Returns:
         Draws with the statistics `num_steps`, `diverging`, `accept_prob`, `energy` and
-        `potential_energy`. A simulation that fails ends its trajectory, which counts as divergent.
+        `potential_energy`. A simulation that fails ends its trajectory. The trajectory counts as
+        divergent.
 
     Raises:
         ValueError: a `MemorizedPrior`, which has no density to differentiate; discrete latent

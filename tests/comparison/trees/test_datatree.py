@@ -246,7 +246,7 @@ def test_factors_and_distributions_without_draws():
     found = tree["log_likelihood"].to_dataset()
     # rounding of float32
     np.testing.assert_allclose(found["data"][..., 0], stats.norm.logpdf(0.5, x, 1.0), rtol=1e-5)
-    np.testing.assert_allclose(found["penalty"], -(x**2), rtol=1e-5)
+    np.testing.assert_allclose(found["penalty"][..., 0], -(x**2), rtol=1e-5)
     expected = np.repeat(stats.norm.logpdf(0, x, noise)[..., None], 3, axis=-1)
     np.testing.assert_allclose(found["noisy"], expected, rtol=1e-5)
 

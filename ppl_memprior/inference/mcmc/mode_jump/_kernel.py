@@ -1,9 +1,9 @@
 """An MCMC kernel that moves between the modes of a learned prior, where NUTS alone stays in one.
 
-A gradient kernel of NumPyro explores the mode that the chain is in; independence Metropolis moves
-of the prior's site, proposed from a fixed approximation of the posterior, go between modes (Tierney
-1994, "Markov chains for exploring posterior distributions"). The approximation is left to
-`jump_proposal`, the driver and its draws to `jump_chains`.
+A gradient kernel of NumPyro explores the mode that the chain is in. Independence Metropolis moves
+of the prior's site go between modes (Tierney 1994, "Markov chains for exploring posterior
+distributions"). They are proposed from a fixed approximation of the posterior. `_proposal` makes
+the approximation, `_sampler` the draws.
 """
 
 from __future__ import annotations
@@ -39,21 +39,21 @@ from ppl_memprior.problem.inverse_problem import InverseProblem
 
 
 class ModeJumpState(NamedTuple):
-    """State of `ModeJump`; every field of the inner kernel's state can be read from it as well.
+    """State of `ModeJump`. Every field of the inner kernel's state is an attribute of it as well.
 
-    So `z`, `potential_energy`, `num_steps`, `accept_prob` or `diverging` may stand in the
-    `extra_fields` of `MCMC.run` as they would for the inner kernel.
+    So the `extra_fields` of `MCMC.run` may name `z`, `potential_energy`, `num_steps`, `accept_prob`
+    or `diverging`, as for the inner kernel.
 
     Attributes:
-        i: iterations made.
+        i: number of iterations made.
         inner_state: the inner kernel's state, at the position after the jumps.
-        jump_accepted: whether a jump was accepted in this iteration.
+        jump_accepted: whether this iteration accepted a jump.
         jump_accept_prob: mean acceptance probability of this iteration's jumps.
-        mean_jump_accept_prob: its mean since the start, or since the end of warmup.
-        component: the training example whose component most probably produced the prior's site.
-        num_failed: jumps of the iteration that were rejected because the simulation failed.
-        num_forward_evaluations: potential energies with gradients that the iteration computed.
-        rng_key: of the next iteration.
+        mean_jump_accept_prob: mean of `jump_accept_prob` since the start, or the end of warmup.
+        component: number of the example whose component most probably produced the prior's site.
+        num_failed: number of this iteration's jumps whose simulation failed; they are rejected.
+        num_forward_evaluations: number of the iteration's potential energies with gradients.
+        rng_key: JAX random key of the next iteration.
     """
 
     i: jax.Array
@@ -75,9 +75,9 @@ class ModeJumpState(NamedTuple):
 class ModeJump(MCMCKernel):
     r"""Local moves by a gradient kernel, then global moves of the prior's site between its modes.
 
-    Each iteration makes one move of all latent sites by `inner_kernel` (after warmup only every
-    `local_every`-th does) and `num_jumps` independence Metropolis moves of the prior's site given
-    the others: :math:`x' \sim q` takes the place of
+    An iteration first moves all latent sites by `inner_kernel`. After warmup, only every
+    `local_every`-th iteration makes this local move. Then it makes `num_jumps` independence
+    Metropolis moves of the prior's site given the others. A proposed :math:`x' \sim q` replaces
     :math:`x` with probability
 
     .. math:: \min\left(1,\; \frac{\pi(x' \mid \text{rest})\, q(x)}
@@ -85,35 +85,37 @@ class ModeJump(MCMCKernel):
               q = (1 - s)\, q_0 + s\, p(\cdot \mid \text{rest})
 
     with the proposal :math:`q_0`, the prior :math:`p` and the share :math:`s`. The posterior stays
-    invariant whatever the proposal is. The prior's share bounds :math:`\pi / q` by the largest
-    likelihood over s times the evidence, so that no region is left too rarely; where the prior has
-    a hyperprior, it is the prior for the current values of the other sites, which the move leaves
-    as they are.
+    invariant for any proposal. The prior's share bounds :math:`\pi / q` by the largest likelihood
+    over s times the evidence, so the chain leaves every region often enough. With a hyperprior,
+    :math:`p` is the prior given the current values of the other sites. A jump does not change
+    the other sites.
 
-    Without a proposal the model is read at `init` and linearized at the mode of each training
-    example (`default_proposal`), other latent sites fixed at their prior medians; once for each set
-    of model arguments, outside `jit`. Under `jit_model_args=True` of `MCMC` the proposal stays that
-    of the first data, which is valid, if not the best. Jumps are made during warmup too; the inner
-    kernel adapts to its own moves.
-
-    Use it like any kernel, `MCMC(ModeJump(NUTS(model)), ...)`, with every `chain_method`.
+    Without a proposal, `init` reads the model and calls `default_proposal`: it linearizes the model
+    at the mode of each training example, with other latent sites at their prior medians. The
+    proposal is made once for each set of model arguments, outside `jit`. With `jit_model_args` of
+    `MCMC`, the first data's proposal stays: valid, but maybe less efficient. Jumps are made during
+    warmup too. The inner kernel adapts to its own moves. Every `chain_method` works.
 
     Args:
-        inner_kernel: a NumPyro kernel of a model whose state has `z`, `z_grad`, `potential_energy`
-            and `rng_key`: `NUTS`, `HMC`, `BarkerMH`.
+        inner_kernel: a NumPyro kernel of a model, such as `NUTS`, `HMC` or `BarkerMH`. Its state
+            has `z`, `z_grad`, `potential_energy` and `rng_key`.
         proposal: a NumPyro distribution with the prior's event shape, no batch shape and a density
             on all real arrays.
-        defensive_share: s, the probability of proposing from the prior, in [0, 1).
-        num_jumps: global moves in each iteration; each costs one potential energy with gradient.
-        local_every: after warmup the inner kernel moves in every so many iterations. Where jumps
-            are accepted often, they renew the prior's site at a fraction of its cost; sites besides
-            the prior's move by the inner kernel alone.
+        defensive_share: probability s of proposing from the prior, in [0, 1).
+        num_jumps: number of jumps in each iteration. Each costs one potential energy with gradient.
+        local_every: after warmup the inner kernel moves once in this number of iterations. Where
+            jumps are often accepted, they renew the prior's site at lower cost. Only the inner
+            kernel moves the other sites.
 
     Raises:
-        TypeError: `inner_kernel` is no kernel, `proposal` no distribution.
-        ValueError: a kernel without a model, an argument out of range, a proposal without density.
-            At `init`: a `MemorizedPrior`, a proposal of another event shape, a kernel whose state
-            lacks a field, a start at which the log-density is not finite (at which site).
+        TypeError: `inner_kernel` is no kernel, or `proposal` is no distribution.
+        ValueError: a kernel without a model, an argument out of range, or a proposal without
+            density. At `init`: a `MemorizedPrior`, a proposal of another event shape, a kernel
+            whose state lacks a field, or a start whose log-density is not finite.
+
+    Example::
+
+        MCMC(mp.ModeJump(NUTS(model)), num_warmup=500, num_samples=1000, num_chains=4)
     """
 
     sample_field = "z"
@@ -147,17 +149,17 @@ class ModeJump(MCMCKernel):
 
     @property
     def default_fields(self) -> tuple[str, ...]:
-        """Fields that `MCMC` collects unasked: the inner kernel's, and `jump_accepted`."""
+        """Fields that `MCMC` always collects: the inner kernel's, and `jump_accepted`."""
         return (*self.inner_kernel.default_fields, "jump_accepted")
 
     def get_diagnostics_str(self, state: ModeJumpState) -> str:
-        """The inner kernel's diagnostics and the mean acceptance of jumps, for a progress bar."""
+        """Return the inner kernel's diagnostics and the mean acceptance of jumps as text."""
         inner = self.inner_kernel.get_diagnostics_str(state.inner_state)
         jumps = f"jump acc. prob={float(state.mean_jump_accept_prob):.2f}"
         return f"{inner}. {jumps}" if inner else jumps
 
     def postprocess_fn(self, model_args: tuple[Any, ...], model_kwargs: dict[str, Any]) -> Any:
-        """The inner kernel's function from unconstrained values to those of the sites."""
+        """Return the inner kernel's map from unconstrained values to values of the sites."""
         return self.inner_kernel.postprocess_fn(model_args, model_kwargs)
 
     def init(
@@ -171,13 +173,14 @@ class ModeJump(MCMCKernel):
         """Read the model, find the proposal and initialize the inner kernel.
 
         Args:
-            rng_key: JAX random key, or one for each chain.
-            num_warmup: adaptation steps of the inner kernel.
+            rng_key: JAX random key, or one key for each chain.
+            num_warmup: number of adaptation steps of the inner kernel.
             init_params: unconstrained start values by site (of each chain), or None.
-            model_args, model_kwargs: the model's own arguments, data included.
+            model_args: positional arguments of the model, data included.
+            model_kwargs: keyword arguments of the model, data included.
 
-        Raises:
-            ValueError: see the class.
+        Returns:
+            State of the chain, or of the chains along a leading axis; errors as in the class.
         """
         kwargs = model_kwargs or {}
         self._num_warmup = num_warmup
@@ -195,7 +198,7 @@ class ModeJump(MCMCKernel):
     def sample(
         self, state: ModeJumpState, model_args: tuple[Any, ...], model_kwargs: dict[str, Any] | None
     ) -> ModeJumpState:
-        """One iteration: the inner kernel's move, then the jumps; of each chain in the state."""
+        """Make one iteration of each chain in the state: the inner kernel's move, then jumps."""
         assert self._sample_fn is not None, "`init` must be called before `sample`."
         # of all chains at once, not of each, so that a vmapped iteration leaves out what it skips
         i = jnp.ravel(state.i)[0]
@@ -372,15 +375,16 @@ def log_acceptance_ratio(
     log_target_here: jax.Array,
     log_proposal_here: jax.Array,
 ) -> jax.Array:
-    """Logarithm of the probability of accepting an independence Metropolis move.
+    """Return the logarithm of the acceptance probability of an independence Metropolis move.
 
     Args:
-        log_target_there, log_target_here: log-density of the target, up to a constant, at the
-            proposed and at the current value.
-        log_proposal_there, log_proposal_here: log-density of the proposal, likewise.
+        log_target_there: log-density of the target at the proposed value, up to a constant.
+        log_proposal_there: log-density of the proposal at the proposed value.
+        log_target_here: log-density of the target at the current value, up to the same constant.
+        log_proposal_here: log-density of the proposal at the current value.
 
     Returns:
-        min(0, log of the ratio of importance weights); minus infinity where that is NaN.
+        min(0, log of the ratio of importance weights); minus infinity where the ratio is NaN.
     """
     ratio = (log_target_there - log_proposal_there) - (log_target_here - log_proposal_here)
     return jnp.where(jnp.isnan(ratio), -jnp.inf, jnp.minimum(ratio, 0.0))

@@ -1,8 +1,8 @@
-"""What a `ModeJump` proposes its global moves from, unless the user says.
+"""The default distribution from which `ModeJump` proposes its jumps.
 
-Any fixed density on the space of the prior's site leaves the posterior invariant; a good one is
-close to it. The best that is known in closed form is the linearized posterior. The acceptance of
-the moves is left to `mode_jump`.
+Any fixed density on the space of the prior's site leaves the posterior invariant. A good proposal
+is close to the posterior. The linearized posterior is the best approximation in closed form.
+`_kernel` accepts or rejects the jumps.
 """
 
 from __future__ import annotations
@@ -30,12 +30,14 @@ PROPOSAL_ITERATIONS = 10
 
 
 class JumpProposal(NamedTuple):
-    """A distribution to propose global moves from, and what it cost.
+    """A distribution of jumps, and its cost.
 
     Attributes:
-        distribution: over the prior's site.
-        num_failed: examples at which the simulation failed; none is proposed from there.
-        num_forward_evaluations, num_gradient_evaluations: made to find it.
+        distribution: NumPyro distribution of the prior's site.
+        num_failed: number of examples at which the simulation failed. No jump is proposed from
+            their components.
+        num_forward_evaluations: number of forward solves that the distribution took.
+        num_gradient_evaluations: number of gradients, or products with the Jacobian, that it took.
     """
 
     distribution: Distribution
@@ -51,19 +53,23 @@ def default_proposal(
     store: str | os.PathLike[str] | None = None,
     progress: bool = False,
 ) -> JumpProposal:
-    """The posterior linearized at the components' modes, or the next best where it cannot be.
+    """Linearize the posterior at the components' modes, to propose jumps from.
 
-    Latent sites besides the prior's are set to their prior medians first (`at_prior_medians`).
-    Where an observed site's noise is not Gaussian there is no residual to linearize: the proposal
+    Latent sites besides the prior's are first set to their prior medians.
+
+    Where an observed site's noise is not Gaussian, there is no residual to linearize. The proposal
     is then the prior with its weights multiplied by the likelihoods at the examples, and a warning
-    says so. It has the modes in the right proportions where the likelihood changes little over a
+    says so. The modes have the right proportions where the likelihood changes little over a
     bandwidth.
 
     Args:
         problem: an inverse problem whose prior has a density.
-        executor: where the work at the examples is done; see `linearize`.
-        store: folder that keeps what is finished of it.
+        executor: does the work at the examples; see `linearize`.
+        store: folder that keeps finished work at the examples.
         progress: show a bar over the examples, on stderr.
+
+    Returns:
+        The distribution of the prior's site, and its cost.
 
     Raises:
         ValueError: a simulation that fails at all examples; a store of another problem.
@@ -102,9 +108,9 @@ def default_proposal(
 
 
 def at_prior_medians(problem: InverseProblem) -> InverseProblem:
-    """The problem with its extra latent sites fixed at the medians of 1,001 prior draws.
+    """Return the problem with its extra latent sites fixed at the medians of 1,001 prior draws.
 
-    A site whose prior depends on another's value gets its median given that one's.
+    A site's prior may depend on the value of another site. It gets its median given that value.
     """
     if not problem.extra_latents:
         return problem

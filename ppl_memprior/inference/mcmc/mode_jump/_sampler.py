@@ -1,4 +1,4 @@
-"""The model's posterior by `ModeJump` around NUTS, with all that its diagnosis needs kept."""
+"""The model's posterior by `ModeJump` around NUTS, with the statistics of its diagnostics."""
 
 from __future__ import annotations
 
@@ -56,22 +56,24 @@ def mode_jump(
     Args:
         problem: an inverse problem whose prior has a density.
         rng_key: JAX random key.
-        num_samples, num_warmup: draws kept, and adaptation steps, of each chain.
-        num_chains: chains, each started from its own draw from the prior.
+        num_samples: number of draws that each chain keeps.
+        num_warmup: number of adaptation steps of each chain.
+        num_chains: number of chains. Each starts from its own draw from the prior.
         max_tree_depth: a trajectory of NUTS has at most 2 ** max_tree_depth - 1 gradient
-            evaluations; in warmup at most 31.
-        local_every: NUTS moves in every so many iterations after warmup; see `ModeJump`.
-        num_jumps: jumps in each iteration, one gradient evaluation each.
+            evaluations. In warmup it has at most 31.
+        local_every: after warmup NUTS moves once in this number of iterations; see `ModeJump`.
+        num_jumps: number of jumps in each iteration, with one gradient evaluation each.
         defensive_share: share of the jumps that are proposed from the prior, in [0, 1).
-        proposal: what jumps are proposed from: a NumPyro distribution, or what `default_proposal`
-            returned, whose cost counts as the sampler's. By default that is found here.
-        executor: where the components of the proposal are found; see `linearize`.
+        proposal: distribution of the jumps: a NumPyro distribution, or a result of
+            `default_proposal`. The cost of such a result counts as the sampler's. The default
+            calls `default_proposal`.
+        executor: computes the components of the proposal; see `linearize`.
         store: folder that keeps finished components of the proposal.
         progress: show bars, on stderr.
 
     Returns:
-        Draws with the statistics of NUTS and of `ModeJumpState`. `num_failed` counts failures at
-        jumps and at components of the proposal.
+        Draws with the statistics of NUTS and of `ModeJumpState`. `num_failed` counts the failed
+        simulations at jumps and at components of the proposal.
 
     Raises:
         ValueError: a `MemorizedPrior`, which has no density; discrete latent sites; a simulation
