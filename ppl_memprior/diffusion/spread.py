@@ -10,7 +10,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ppl_memprior.problem._example_blocks import example_blocks
+from ppl_memprior.problem._example_batches import example_batches
 from ppl_memprior.problem.inverse_problem import InverseProblem
 
 
@@ -30,12 +30,12 @@ class Spread(NamedTuple):
 
 def example_spread(problem: InverseProblem) -> Spread:
     """The spread of a problem's examples, which are read twice."""
-    sums = [jnp.sum(rows, axis=0) for rows in example_blocks(problem)]
+    sums = [jnp.sum(rows, axis=0) for rows in example_batches(problem)]
     mean = jnp.sum(jnp.stack(sums), axis=0) / problem.num_examples
     squared = jnp.concatenate(
         [
             jnp.sum((rows - mean).reshape(len(rows), -1) ** 2, axis=1)
-            for rows in example_blocks(problem)
+            for rows in example_batches(problem)
         ]
     )
     return Spread(mean, jnp.sqrt(jnp.mean(squared)), jnp.sqrt(jnp.max(squared)))

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from ppl_memprior.problem._cache import remembered
-from ppl_memprior.problem._example_blocks import example_blocks
+from ppl_memprior.problem._example_batches import example_batches
 from ppl_memprior.problem.inverse_problem import InverseProblem
 
 
@@ -52,7 +52,7 @@ def _digest(problem: InverseProblem) -> str:
 
     def probe(x: jax.Array) -> Any:
         # one trace, one forward solve: a callback is not made twice
-        trace = problem._run({problem.prior_name: x})
+        trace = problem._run({problem.prior_name: x}, 0)
         sites = (*problem.deterministic_names, *problem.extra_latents)
         log_likelihood = problem._sum_log_likelihood(trace)
         return log_likelihood, {name: trace[name]["value"] for name in sites}
@@ -79,7 +79,7 @@ class Rows(NamedTuple):
     def of(cls, problem: InverseProblem) -> Rows:
         """The examples of a problem."""
         num = problem.num_examples
-        read = (np.asarray(rows) for rows in example_blocks(problem))
+        read = (np.asarray(rows) for rows in example_batches(problem))
         return cls((num, *problem.event_shape), np.dtype(problem.take(0).dtype), read)
 
 

@@ -26,7 +26,8 @@ def trace_model(
 
     Args:
         model: a NumPyro model.
-        args, kwargs: its arguments.
+        args: its positional arguments.
+        kwargs: its arguments by name.
         values: of latent sites, by name.
         rng_seed: seed, or JAX random key, of the sites that are drawn.
 

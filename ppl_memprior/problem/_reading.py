@@ -69,7 +69,8 @@ def read_model(
 
     Args:
         model: without the masks of `obs_mask=`, which are read here.
-        args, kwargs: its arguments.
+        args: its positional arguments.
+        kwargs: its arguments by name.
 
     Returns:
         The structure.

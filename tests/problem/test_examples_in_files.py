@@ -14,16 +14,14 @@ from ppl_memprior import (
     InverseProblem,
     LowRankGaussianMixture,
     MemorizedPrior,
+    _batches,
     evidence,
     linearize,
     lookup,
 )
 from ppl_memprior.diffusion import dps
 from ppl_memprior.diffusion.guidance import guidance_scale
-from ppl_memprior.distributions import _weighted_examples
-from ppl_memprior.distributions._mixture import examples as _examples
 from ppl_memprior.distributions._mixture.examples import HostRows
-from ppl_memprior.problem import _example_blocks
 from ppl_memprior.problem._fingerprint import problem_fingerprint
 
 NUM, EVENT = 80, (5, 6)  # the fewest that are screened, and so left in a file, are 64
@@ -50,9 +48,7 @@ class CountedFile:
 
 @pytest.fixture
 def file(tmp_path, monkeypatch):
-    for module in (_examples, _weighted_examples):
-        monkeypatch.setattr(module, "MAX_READ_ELEMENTS", 1000)
-    monkeypatch.setattr(_example_blocks, "BLOCK_ELEMENTS", 600)  # twenty examples
+    monkeypatch.setattr(_batches, "BATCH_ELEMENTS", 600)  # twenty examples
     np.save(tmp_path / "x.npy", ROWS)
     return CountedFile(tmp_path / "x.npy")
 

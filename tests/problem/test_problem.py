@@ -1,4 +1,4 @@
-"""Reading NumPyro models: sites, residuals, likelihoods, and what is refused."""
+"""Reading NumPyro models: sites, residuals and likelihoods."""
 
 from __future__ import annotations
 
@@ -7,30 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
-import pandas as pd
 import pytest
-import xarray as xr
 from numpyro import handlers
-from numpyro.contrib.control_flow import scan
-from numpyro.infer.reparam import TransformReparam
 from scipy import stats
 
-from ppl_memprior import DiffusionMixturePrior, InverseProblem, MemorizedPrior, linearize, lookup
+from ppl_memprior import DiffusionMixturePrior, InverseProblem, MemorizedPrior, lookup
 
-EXAMPLES = np.array([[0.0, 0.0], [1.0, 2.0], [-1.0, 0.5]], np.float32)
-DATA = np.array([0.3, -0.2, 0.9], np.float32)
-PRIOR = DiffusionMixturePrior(EXAMPLES, 0.2)
-MATRIX = jnp.asarray([[1.0, 0.5], [0.2, -1.0], [0.7, 0.1]])
-X = jnp.asarray([0.4, -0.3])
-
-
-def forward(x):
-    return jnp.tanh(MATRIX @ x)
-
-
-def normal_model(data=None, noise=0.3):
-    x = numpyro.sample("x", PRIOR)
-    numpyro.sample("y", dist.Normal(forward(x), noise).to_event(1), obs=data)
+from .small_model import DATA, EXAMPLES, MATRIX, PRIOR, X, forward, normal_model, scale_model
 
 
 def check_decomposition(problem, x=X):
@@ -84,18 +67,6 @@ def test_several_sites_plate_mask_and_scale():
     expected = sum(float(jnp.sum(part**2)) for part in whitened)
     np.testing.assert_allclose(problem.chi_square(X), expected, rtol=1e-5)
     check_decomposition(problem)
-
-
-def test_a_subsampled_plate_is_refused():
-    def model(data, subsample_size=None):
-        x = numpyro.sample("x", PRIOR)
-        with numpyro.plate("receivers", 30, subsample_size=subsample_size) as index:
-            numpyro.sample("y", dist.Normal(x[0], 0.3), obs=data[index])
-
-    data = jnp.linspace(-1, 1, 30)
-    with pytest.raises(ValueError, match="plate 'receivers' shows the model 3 of its 30 elements"):
-        InverseProblem(model, data, subsample_size=3)
-    assert InverseProblem(model, data, subsample_size=30).num_data == 30
 
 
 MASK = np.array([True, False, True])
@@ -207,12 +178,6 @@ def test_deterministic_sites_and_vmap():
     assert gradient.shape == (2, 2) and np.isfinite(gradient).all()
 
 
-def scale_model(data=None):
-    x = numpyro.sample("x", PRIOR)
-    scale = numpyro.sample("scale", dist.HalfNormal(1.0))
-    numpyro.sample("y", dist.Normal(forward(x), scale).to_event(1), obs=data)
-
-
 def test_extra_latent_sites_are_named_and_can_be_conditioned_on():
     problem = InverseProblem(scale_model, data=DATA)
     assert problem.extra_latents == ("scale",)
@@ -288,126 +253,6 @@ def test_reading_makes_no_forward_solve():
     assert len(calls) == 1
 
 
-@pytest.mark.parametrize("where", ["outside", "inside"])
-def test_the_model_is_traced_once(where):
-    """One call, whatever is asked of it: an extra latent, missing data, data made by JAX."""
-    calls = []
-
-    def counted(x):
-        calls.append(1)
-        return forward(x)
-
-    def model(data):
-        x = numpyro.sample("x", PRIOR if where == "outside" else DiffusionMixturePrior(EXAMPLES, 1))
-        scale = numpyro.sample("scale", dist.HalfNormal(1.0))
-        y = dist.Normal(counted(x), scale)
-        with numpyro.plate("receivers", 3):
-            numpyro.sample("y", y, obs=2 * data, obs_mask=MASK)
-
-    problem = InverseProblem(model, jnp.asarray(DATA))
-    assert len(calls) == 1
-    assert (problem.num_data, problem.extra_latents) == (2, ("scale",))
-    np.testing.assert_allclose(problem.data["y"], 2 * DATA, rtol=1e-6)
-    assert not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(problem.prior))
-
-
-def test_latent_sites_in_a_loop_reach_the_data():
-    """A scan of NumPyro's: its sites are stacked, and what it returns depends on them."""
-
-    def model(data=None):
-        x = numpyro.sample("x", PRIOR)
-
-        def step(state, shift):
-            state = state + numpyro.sample("step", dist.Normal(0.0, 0.1)) * shift
-            return state, state
-
-        _, states = scan(step, x[0], jnp.ones(3))
-        numpyro.sample("y", dist.Normal(states, 0.3).to_event(1), obs=data)
-
-    problem = InverseProblem(model, data=DATA)
-    assert problem.extra_latents == ("step",) and problem.observed == ("y",)
-    steps = jnp.asarray([0.1, -0.2, 0.3])
-    expected = stats.norm(X[0] + np.cumsum(steps), 0.3).logpdf(DATA).sum()
-    np.testing.assert_allclose(problem.log_likelihood(X, step=steps), expected, rtol=1e-5)
-
-
-def test_traces_are_those_of_numpyro():
-    problem = InverseProblem(scale_model, data=DATA)
-    given = {"x": X, "scale": jnp.asarray(0.3)}
-    model = handlers.substitute(scale_model, data=given)
-    expected = handlers.trace(model).get_trace(data=DATA)
-    found = problem.trace(X, scale=jnp.asarray(0.3))
-    for name in ("x", "scale", "y"):
-        np.testing.assert_array_equal(found[name]["value"], expected[name]["value"])
-    np.testing.assert_array_equal(found["y"]["fn"].mean, expected["y"]["fn"].mean)
-    key = jax.random.key(3)
-    drawn = handlers.trace(handlers.seed(scale_model, key)).get_trace(data=DATA)
-    for name, site in problem.prior_trace(key).items():
-        np.testing.assert_array_equal(site["value"], drawn[name]["value"])
-
-
-def unconnected(data=None):
-    numpyro.sample("x", PRIOR)
-    numpyro.sample("y", dist.Normal(0.0, 1.0).expand([3]).to_event(1), obs=data)
-
-
-def two_priors(data=None):
-    x = numpyro.sample("x", PRIOR)
-    z = numpyro.sample("z", MemorizedPrior(EXAMPLES))
-    numpyro.sample("y", dist.Normal(forward(x + z), 0.3).to_event(1), obs=data)
-
-
-def no_prior(data=None):
-    x = numpyro.sample("x", dist.Normal(0, 1).expand([2]).to_event(1))
-    numpyro.sample("y", dist.Normal(forward(x), 0.3).to_event(1), obs=data)
-
-
-def prior_in_plate(data=None):
-    with numpyro.plate("p", 4):
-        numpyro.sample("x", PRIOR)
-
-
-def batch_of_bandwidths(data=None):
-    x = numpyro.sample("x", DiffusionMixturePrior(EXAMPLES, jnp.asarray([0.1, 0.2])))
-    numpyro.sample("y", dist.Normal(forward(x[0]), 0.3).to_event(1), obs=data)
-
-
-def through_another_latent(data=None):
-    x = numpyro.sample("x", PRIOR)
-    z = numpyro.sample("z", dist.Normal(x, 0.1).to_event(1))
-    numpyro.sample("y", dist.Normal(forward(z), 0.3).to_event(1), obs=data)
-
-
-@pytest.mark.parametrize(
-    ("model", "data", "message"),
-    [
-        (normal_model, None, "no observed site depends"),
-        (through_another_latent, DATA, r"reach 'x' through 'z', compute that from it, z = x \+ s"),
-        (unconnected, DATA, "no observed site depends"),
-        (two_priors, DATA, "has 2 sites.*'x', 'z'"),
-        (no_prior, DATA, r"no latent site with a MemorizedPrior.*'x' \(Independent of Normal\)"),
-        (prior_in_plate, DATA, "outside plates"),
-        (batch_of_bandwidths, DATA, r"batch shape \(2,\)"),
-        (normal_model, np.array([0.1, np.nan, np.inf]), "hold 2 NaN or infinite"),
-        (normal_model, DATA[:1], r"have shape \(1,\), its distribution .* has shape \(3,\)"),
-    ],
-)
-def test_bad_models_are_refused_by_name(model, data, message):
-    with pytest.raises(ValueError, match=message):
-        InverseProblem(model, data=data)
-
-
-def test_data_that_the_model_touches_are_read_all_the_same():
-    def model(data):
-        x = numpyro.sample("x", PRIOR)
-        numpyro.sample("y", dist.Normal(forward(x), 0.3).to_event(1), obs=jnp.log(data))
-
-    given = np.exp(np.asarray(DATA, np.float32))
-    np.testing.assert_allclose(InverseProblem(model, given).data["y"], DATA, rtol=1e-5)
-    with pytest.raises(ValueError, match=r"site 'y' \(shape \(3,\)\) hold 1 NaN"):
-        InverseProblem(model, np.where(np.arange(3) == 1, np.nan, given))
-
-
 def test_noise_from_a_function_that_jit_has_compiled_is_constant():
     @jax.jit
     def compiled(x):
@@ -420,137 +265,3 @@ def test_noise_from_a_function_that_jit_has_compiled_is_constant():
 
     problem = InverseProblem(model, data=DATA)
     assert problem.has_residual and problem.residual(jnp.zeros(2)).shape == (3,)
-
-
-def test_a_model_is_no_problem():
-    with pytest.raises(TypeError, match="linearize takes an InverseProblem, got a function: write"):
-        linearize(normal_model)
-
-
-def test_wrong_shape_is_an_error_that_shows_both():
-    problem = InverseProblem(normal_model, data=DATA)
-    with pytest.raises(ValueError, match=r"event shape \(2,\), got \(3,\)"):
-        problem.predict(jnp.zeros(3))
-
-
-def test_refuses_a_prior_under_a_scale():
-    def model(data=None):
-        x = numpyro.sample("x", DiffusionMixturePrior(jnp.zeros(1), 1.0))
-        numpyro.sample("y", dist.Normal(x, 1.0), obs=data)
-
-    with pytest.raises(ValueError, match="put the handler around the observed sites only"):
-        InverseProblem(handlers.scale(model, scale=0.1), data=2.0)
-
-
-def transformed(data=None):
-    exponential = dist.transforms.ExpTransform()
-    x = numpyro.sample("x", dist.TransformedDistribution(PRIOR, exponential))
-    numpyro.sample("y", dist.Normal(forward(jnp.log(x)), 0.3).to_event(1), obs=data)
-
-
-def test_a_transformed_prior_is_sent_to_reparam_which_works():
-    with pytest.raises(
-        ValueError, match=r"handlers.reparam\(model, config=\{'x': .*TransformRepar"
-    ):
-        InverseProblem(transformed, data=DATA)
-    model = handlers.reparam(transformed, config={"x": TransformReparam()})
-    problem = InverseProblem(model, data=DATA)
-    plain = InverseProblem(normal_model, data=DATA)
-    assert problem.prior_name == "x_base" and problem.deterministic_names == ("x",)
-    np.testing.assert_allclose(problem.log_likelihood(X), plain.log_likelihood(X), rtol=1e-5)
-
-
-def foreign_arrays():
-    yield "list", DATA.tolist()
-    yield "big-endian", DATA.astype(">f4")
-    yield "float64", DATA.astype(float)
-    yield "series", pd.Series(DATA, index=[3, 1, 2])
-    yield "dataarray", xr.DataArray(DATA, dims="receiver")
-    yield "frame", pd.DataFrame({"y": DATA}).to_numpy()[:, 0]
-    try:
-        import torch
-    except ImportError:
-        return
-    yield "tensor", torch.tensor(DATA, requires_grad=True)
-    yield "list of tensors", list(torch.tensor(DATA))
-
-
-@pytest.mark.parametrize("data", [pytest.param(value, id=name) for name, value in foreign_arrays()])
-def test_data_of_any_kind_of_array(data):
-    def compute_first(data):
-        x = numpyro.sample("x", PRIOR)
-        numpyro.sample("y", dist.Normal(forward(x), 0.3).to_event(1), obs=2.0 * data)
-
-    def by_closure():
-        x = numpyro.sample("x", PRIOR)
-        numpyro.sample("y", dist.Normal(forward(x), 0.3).to_event(1), obs=data)
-
-    expected = InverseProblem(normal_model, data=DATA).residual(X)
-    for problem in (InverseProblem(normal_model, data=data), InverseProblem(by_closure)):
-        np.testing.assert_allclose(problem.residual(X), expected, rtol=1e-6)
-        assert problem.data["y"].dtype.isnative
-    twice = InverseProblem(compute_first, data).residual(X) + forward(X) / 0.3
-    np.testing.assert_allclose(twice, 2 * DATA / 0.3, rtol=1e-5)
-
-
-def test_values_of_any_kind_of_array():
-    problem = InverseProblem(scale_model, data=DATA)
-    expected = problem.log_likelihood(X, scale=0.3)
-    for x in (np.asarray(X).tolist(), np.asarray(X).astype(">f4"), pd.Series(np.asarray(X))):
-        np.testing.assert_array_equal(
-            problem.log_likelihood(x, scale=np.array(0.3, ">f4")), expected
-        )
-    with pytest.raises(TypeError, match="'x' must be real"):
-        problem.predict(np.asarray(X) * 1j, scale=0.3)
-    with pytest.raises(TypeError, match="with_prior takes a NumPyro distribution, got a list"):
-        problem.with_prior([0.0, 1.0])
-
-
-def test_settings_reach_the_model_as_they_are():
-    given = ((3, 2), "name", None, True, 2, 0.5, {"a": [1, 2]}, ["p", "q"], [jnp.ones(2), 1j], abs)
-    seen = []
-
-    def model(*settings, data):
-        seen.append(settings)
-        normal_model(data)
-
-    InverseProblem(model, *given, data=DATA)
-    assert all(a is b for a, b in zip(seen[0], given, strict=True))
-
-
-@pytest.mark.parametrize(
-    "data",
-    [
-        DATA * 1j,
-        jnp.asarray(DATA) * 1j,
-        [1j, 2j, 3j],
-        np.array(["a", "b", "c"]),
-        ["a", "b", "c"],
-        np.array([1.0, None, 2.0], object),
-        [[1.0, 2.0], [3.0]],
-        np.array(["2020-01-01"] * 3, "datetime64[D]"),
-        [0.1, None, 0.2],
-    ],
-    ids=["complex", "jax", "list", "text", "texts", "object", "ragged", "dates", "missing"],
-)
-def test_data_that_are_no_real_numbers_are_refused(data):
-    with pytest.raises(TypeError, match="must be (real|an array of real numbers)"):
-        InverseProblem(normal_model, data=data)
-
-
-def test_data_drawn_by_the_model_are_refused():
-    data = jnp.linspace(-1.0, 1.0, 20)
-
-    def minibatch():
-        x = numpyro.sample("x", DiffusionMixturePrior(jnp.asarray([-1.0, 0.5]), 0.3))
-        some = jax.random.choice(numpyro.prng_key(), data, (5,), replace=False)
-        numpyro.sample("y", dist.Normal(x, 0.3).expand([5]), obs=some)
-
-    with pytest.raises(ValueError, match="'y' depend on the model's random key"):
-        InverseProblem(minibatch)
-
-    def scaled():
-        x = numpyro.sample("x", DiffusionMixturePrior(jnp.asarray([-1.0, 0.5]), 0.3))
-        numpyro.sample("y", dist.Normal(x, 0.3).expand([20]), obs=2 * data)
-
-    assert InverseProblem(scaled).num_data == 20

@@ -2,7 +2,6 @@
 
 import pickle
 from dataclasses import replace
-from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,139 +16,13 @@ from ppl_memprior.forward import (
     ElasticWave,
     ScalarBorn,
     ScalarWave,
-    Survey,
-    WaveEquation,
 )
+
+from .native import CASES, DV, SETTINGS, SHAPE, SURVEY, VP, native_born
 
 torch = pytest.importorskip("torch")
 deepwave = pytest.importorskip("deepwave")
 pytestmark = pytest.mark.torch
-
-SHAPE = (11, 13)
-# Velocity receivers in the last row and column included.
-SURVEY = Survey(
-    SHAPE,
-    [[[1, 2]], [[2, 10]], [[8, 6]]],
-    [[[1, 1], [1, 7], [10, 12], [6, 3]]] * 3,
-    Survey.surface(SHAPE, 1, 1, peak_frequency=12.0, dt=0.002, num_times=130).wavelet,
-    0.002,
-    12.0,
-)
-RANDOM = np.random.default_rng(0)
-
-
-def smooth(low, high):
-    """Blocks of random values, float32."""
-    rows, columns = (n // 3 + 1 for n in SHAPE)
-    blocks = np.kron(RANDOM.uniform(low, high, (rows, columns)), np.ones((3, 3)))
-    return blocks[: SHAPE[0], : SHAPE[1]].astype(np.float32)
-
-
-VP = smooth(2000.0, 3000.0)
-VS = smooth(1000.0, 1500.0)
-RHO = smooth(1800.0, 2400.0)
-DV = smooth(-100.0, 100.0)
-SETTINGS = {"pml_width": 5, "max_velocity": 3500.0}
-DENSITY = {"density_range": (1500.0, 2500.0)}
-# The factors by which the velocity that a staggered time step must be stable for exceeds that of
-# the model: 0.6 / (6 / 7) sqrt(contrast), and sqrt(2) times that in solids.
-ACOUSTIC_BOUND = 3500.0 * (1 + 1e-6)
-ELASTIC_BOUND = 3500.0 * 0.7 * np.sqrt(2 * 2500 / 1500) * (1 + 1e-6)
-
-
-def tensors(dtype):
-    return {
-        "source": torch.tensor(SURVEY.wavelet, dtype=dtype).repeat(3, 1, 1),
-        "at": torch.tensor(SURVEY.source_locations),
-        "heard": torch.tensor(SURVEY.receiver_locations),
-        "settings": {"accuracy": 4, "pml_width": 5, "pml_freq": 12.0},
-    }
-
-
-def native_scalar(v):
-    given = tensors(v.dtype)
-    return deepwave.scalar(
-        v,
-        10.0,
-        SURVEY.dt,
-        source_amplitudes=given["source"],
-        source_locations=given["at"],
-        receiver_locations=given["heard"],
-        max_vel=3500.0,
-        **given["settings"],
-    )[-1]
-
-
-def native_born(dv):
-    given = tensors(dv.dtype)
-    return deepwave.scalar_born(
-        torch.tensor(VP, dtype=dv.dtype),
-        10.0,
-        SURVEY.dt,
-        dv=dv,
-        source_amplitudes=given["source"],
-        source_locations=given["at"],
-        sc_receiver_locations=given["heard"],
-        max_vel=3500.0,
-        **given["settings"],
-    )[-1]
-
-
-def native_acoustic(v, rho):
-    given = tensors(v.dtype)
-    return deepwave.acoustic(
-        v,
-        rho,
-        10.0,
-        SURVEY.dt,
-        source_amplitudes_volume_rate=given["source"],
-        source_locations_volume_rate=given["at"],
-        receiver_locations_p=given["heard"],
-        max_vel=ACOUSTIC_BOUND,
-        **given["settings"],
-    ).receiver_amplitudes_p
-
-
-def native_elastic(vp, vs, rho):
-    given = tensors(vp.dtype)
-    padded = [
-        torch.nn.functional.pad(field[None, None], (0, 1, 0, 1), mode="replicate")[0, 0]
-        for field in (vp, vs, rho)
-    ]
-    recorded = deepwave.elastic(
-        *deepwave.vpvsrho_to_lambmubuoyancy(*padded),
-        10.0,
-        SURVEY.dt,
-        source_amplitudes_pressure_rate=given["source"],
-        source_locations_pressure_rate=given["at"],
-        receiver_locations_y=given["heard"],
-        receiver_locations_x=given["heard"],
-        max_vel=ELASTIC_BOUND,
-        **given["settings"],
-    )
-    return torch.stack([recorded.receiver_amplitudes_y, recorded.receiver_amplitudes_x])
-
-
-class Case(NamedTuple):
-    """A wave equation, the same by Deepwave, a model and what lies beside it."""
-
-    wave: WaveEquation
-    native: Any
-    model: tuple[np.ndarray, ...]
-
-
-CASES = {
-    "scalar": lambda **more: Case(ScalarWave(SURVEY, **SETTINGS, **more), native_scalar, (VP,)),
-    "born": lambda **more: Case(
-        ScalarBorn(SURVEY, **SETTINGS, velocity=VP, **more), native_born, (DV,)
-    ),
-    "acoustic": lambda **more: Case(
-        AcousticWave(SURVEY, **SETTINGS, **DENSITY, **more), native_acoustic, (VP, RHO)
-    ),
-    "elastic": lambda **more: Case(
-        ElasticWave(SURVEY, **SETTINGS, **DENSITY, **more), native_elastic, (VP, VS, RHO)
-    ),
-}
 
 
 @pytest.fixture(params=CASES)
@@ -338,83 +211,6 @@ def test_equal_hash_and_pickle_by_value(make):
         wave.accuracy = 2
 
 
-@pytest.mark.parametrize(
-    ("name", "field", "value", "message"),
-    [
-        ("born", 0, np.inf, "velocity perturbation model has 1 non-finite values among 143"),
-        ("acoustic", 0, 3600.0, "highest velocity is 3600 m/s, above max_velocity = 3500 m/s"),
-        ("acoustic", 1, 1000.0, r"lowest density is 1000 kg/m\^3; below density_range = \(1500,"),
-        ("acoustic", 1, 2600.0, r"highest density is 2600 kg/m\^3, above density_range"),
-        ("elastic", 0, 0.0, "lowest P velocity is 0 m/s"),
-        ("elastic", 1, -5.0, "lowest S velocity is -5 m/s"),
-        ("elastic", 1, 2900.0, r"S velocity is 2900 m/s where .* in cell \(3, 4\); .* below"),
-        ("elastic", 2, np.nan, "density model has 1 non-finite"),
-    ],
-)
-def test_an_impossible_model_is_named_or_gives_nan_alone(name, field, value, message):
-    wave, _, model = CASES[name]()
-    bad = [np.array(values) for values in model]
-    bad[field][3, 4] = value
-    with pytest.raises(ValueError, match=message):
-        wave(*bad)
-    assert np.all(np.isnan(jax.jit(wave)(*bad)))
-    batch = tuple(jnp.stack([good, other]) for good, other in zip(model, bad, strict=True))
-    data = jax.vmap(wave)(*batch)
-    gradients = jax.vmap(jax.grad(lambda *m: jnp.sum(wave(*m))))(*batch)
-    assert np.all(np.isfinite(data[0])) and np.all(np.isnan(data[1]))
-    assert np.all(np.isfinite(gradients[0])) and np.all(np.isnan(gradients[1]))
-
-
-@pytest.mark.parametrize(
-    ("name", "change", "message"),
-    [
-        ("scalar", {"frequencies": []}, "at least one frequency"),
-        ("scalar", {"frequencies": [5.0, 251.0]}, "251 Hz cannot be told.* 0 and 250 Hz"),
-        ("scalar", {"shots_per_group": 0}, "shots_per_group must be at least 1, got 0"),
-        ("scalar", {"segments": 131}, "between 1 and the 130 time samples, got 131"),
-        ("scalar", {"storage": "tape"}, "'disk', got 'tape'"),
-        ("born", {"velocity": VP[:3]}, r"background velocity model of shape \(11, 13\)"),
-        ("born", {"velocity": 2 * VP}, "highest background velocity is .* above max_velocity"),
-        ("acoustic", {"density_range": (0.0, 1.0)}, r"density_range must be two positive"),
-        ("acoustic", {"density_range": (1.0, 3.0)}, r"density_range = \(1.0, 3.0\) .* in g/cm\^3"),
-        ("elastic", {"density_range": (1.0, 3.0)}, r"density_range = \(1.0, 3.0\) .* in g/cm\^3"),
-        ("born", {"velocity": VP / 1000}, "background velocity is .* is the model in km/s"),
-        ("acoustic", {"density_range": [1.0]}, r"density_range must be two .* got \[1.0\]"),
-        ("elastic", {"density_range": (2.0, 1.0)}, r"lowest first, got \(2.0, 1.0\)"),
-        ("elastic", {"components": ("vz", "vy")}, "component must be of .*, got 'vz', 'vy'"),
-        ("elastic", {"components": ()}, "got none"),
-        ("elastic", {"source": "hammer"}, "source must be of 'explosion', 'fz', 'fx'"),
-    ],
-)
-def test_settings_are_checked(name, change, message):
-    with pytest.raises(ValueError, match=message):
-        replace(CASES[name]().wave, **change)
-
-
-@pytest.mark.parametrize(
-    ("name", "field", "message"),
-    [
-        ("acoustic", 0, "highest velocity is .* nothing below 120 m/s .* is the model in km/s"),
-        ("acoustic", 1, r"highest density is .* is the model in g/cm\^3"),
-        ("elastic", 0, "highest P velocity is .* is the model in km/s"),
-        ("elastic", 1, "highest S velocity is .* nothing below 12 m/s .* is the model in km/s"),
-    ],
-)
-def test_a_field_in_another_unit_is_named_or_gives_nan_with_a_warning(name, field, message):
-    wave, _, model = CASES[name]()
-    other = [values / 1000 if k == field else values for k, values in enumerate(model)]
-    with pytest.raises(ValueError, match=message):
-        wave(*other)
-    with pytest.warns(UserWarning, match=message):
-        assert np.all(np.isnan(jax.jit(wave)(*other)))
-
-
-def test_a_gas_may_be_light():
-    air = AcousticWave(SURVEY, 1.0, pml_width=5, max_velocity=400.0, density_range=(1.0, 1.5))
-    data = air(np.full(SHAPE, 340.0), np.full(SHAPE, 1.2))
-    assert np.all(np.isfinite(data)) and np.any(np.asarray(data) != 0.0)
-
-
 def test_born_modelling_is_transposed_as_a_linear_map():
     wave = CASES["born"](shots_per_group=2).wave
     rng = np.random.default_rng(8)
@@ -444,13 +240,3 @@ def test_models_of_any_array_library(convert):
     big = VP.astype(">f4")
     assert ScalarBorn(SURVEY, **SETTINGS, velocity=big) == CASES["born"]().wave
     np.testing.assert_array_equal(wave(big), wave(VP))
-
-
-def test_several_fields_are_checked_by_name():
-    wave = CASES["elastic"]().wave
-    with pytest.raises(ValueError, match=r"S velocity model of shape \(11, 13\).*got \(3, 13\)"):
-        jax.jit(wave)(VP, VS[:3], RHO)
-    with pytest.raises(TypeError):
-        wave(np.stack([VP, VS, RHO]))
-    integers = wave(VP.astype(int), VS.astype(int), RHO.astype(int))
-    assert integers.dtype == jnp.float32 and np.all(np.isfinite(integers))
