@@ -244,7 +244,10 @@ def test_options_are_read_from_text():
         (lambda x: x + 1, lambda x: x + 2),
         (Flat(), Flat(width=2.0)),
     ],
-    ids=str,
+    ids=[
+        *("distributions", "inner", "keys", "order", "nesting", "arrays", "random keys"),
+        *("functions", "methods"),
+    ],
 )
 def test_values_of_options_are_told_apart_by_their_content(one, other):
     assert plain("option", one) != plain("option", other)
