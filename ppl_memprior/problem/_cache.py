@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Hashable
-from typing import TYPE_CHECKING, TypeVar
-
-if TYPE_CHECKING:
-    from ppl_memprior.problem.inverse_problem import InverseProblem
+from typing import Any, Protocol, TypeVar
 
 T = TypeVar("T")
 
@@ -32,7 +29,14 @@ class Cache:
             return self._values[key]  # type: ignore[return-value]
 
 
-def remembered(problem: InverseProblem, key: Hashable, make: Callable[[], T]) -> T:
+class HasCache(Protocol):
+    """An object with a cache of its own, such as an `InverseProblem`."""
+
+    @property
+    def _cache(self) -> Any: ...
+
+
+def remembered(problem: HasCache, key: Hashable, make: Callable[[], T]) -> T:
     """Return what `make()` returned at the first call with this problem and key.
 
     Args:
