@@ -21,6 +21,7 @@ from typing import Any
 import jax
 import xarray as xr
 
+from ppl_memprior._execution.example_store import holds_records
 from ppl_memprior._execution.files import check_writable_file, check_writable_folder, write_text
 from ppl_memprior.comparison import Comparison, compare, load_trees, run
 from ppl_memprior.comparison.identity import differences, identity_of
@@ -169,7 +170,7 @@ def _claim(out: Path, study: Study, identity: Mapping[str, str], seed: int) -> N
 
 def _release_if_empty(out: Path) -> None:
     """Leave nothing behind if no method finished, nor any work at an example."""
-    if not (out / DRAWS_FILE).exists() and not any((out / UNFINISHED).rglob("*.zip")):
+    if not (out / DRAWS_FILE).exists() and not holds_records(out / UNFINISHED):
         shutil.rmtree(out / UNFINISHED, ignore_errors=True)
         (out / RUN_FILE).unlink(missing_ok=True)
         with contextlib.suppress(OSError):

@@ -35,7 +35,7 @@ Record = dict[str, np.ndarray]
 
 FORMAT = 2  # 1 were Zarr groups
 LEFTOVER_SECONDS = 600.0  # far longer than a file is being written
-_IDENTITY = "store.json"
+_IDENTITY, _BATCHES = "store.json", "*.npz"
 # Members of an archive: the examples' indices, the fields' names with their shapes as JSON (null
 # where all are the same), and the values of each field.
 _INDICES, _FIELDS, _VALUES = "example", "fields", "values/"
@@ -72,7 +72,7 @@ class ExampleStore:
         """The records there are for these examples; damaged files are removed with a warning."""
         wanted = set(indices)
         found: dict[int, Record] = {}
-        for path in sorted(self.folder.glob("*.npz")):
+        for path in sorted(self.folder.glob(_BATCHES)):
             try:
                 stat = path.stat()
                 here = _read_indices(path, stat.st_mtime_ns, stat.st_size)
@@ -141,6 +141,11 @@ class ExampleStore:
                     path.unlink()
             except FileNotFoundError:
                 pass  # finished, or removed by another process
+
+
+def holds_records(folder: str | os.PathLike[str]) -> bool:
+    """Whether a folder of tasks holds a finished batch of any of them."""
+    return any(Path(folder).rglob(_BATCHES))
 
 
 def _settings(task: Any) -> dict[str, str]:

