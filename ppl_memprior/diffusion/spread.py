@@ -1,4 +1,4 @@
-"""How far the examples lie from one another, read block by block.
+"""How far the examples lie from one another, read batch by batch.
 
 The noise levels begin beyond the farthest example, and the steps are measured in the spread.
 """

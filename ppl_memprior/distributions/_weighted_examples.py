@@ -197,7 +197,7 @@ class WeightedExamples(LearnedPrior):
             raise NotImplementedError(
                 f"{purpose} needs all examples in memory at once, but these, of shape "
                 f"{self.examples.shape}, are read from a {type(self.examples.array).__name__} "
-                "block by block; build the distribution from numpy.array(examples) if they fit."
+                "batch by batch; build the distribution from numpy.array(examples) if they fit."
             )
         return self.examples
 

@@ -43,7 +43,7 @@ class DiffusionMixturePrior(WeightedExamples):
     Args:
         examples: shape (N, *event), finite. Shape (N,) means scalar events. Integers are promoted
             to floating point, half precision to single. A memory-mapped, Zarr or HDF5 array of more
-            than 64 MiB (in float32) stays in its file and is read block by block.
+            than 64 MiB (in float32) stays in its file and is read batch by batch.
         sigma: bandwidth, positive, in the unit of the examples. The batch shape is the common shape
             of `sigma` and `alpha`.
         alpha: finite scale of the examples, dimensionless; broadcasts with `sigma`.

@@ -84,7 +84,7 @@ class MemorizedPrior(WeightedExamples):
         examples: shape (N, *event), finite. Shape (N,) means scalar events. Integers are promoted
             to floating point, half precision to single. A memory-mapped, Zarr or HDF5 array of more
             than 64 MiB (in float32) stays in its file. Sampling, `denoise`, `diffuse`, `nearest`
-            and the moments then read it block by block.
+            and the moments then read it batch by batch.
         weights: shape (N,), non-negative and not all zero; normalised here. Equal by default.
         validate_args: NumPyro's switch for checking sampled values as well.
 
