@@ -19,6 +19,8 @@ from ppl_memprior._batches import (
     sum_over_batches,
 )
 
+pytestmark = pytest.mark.arithmetic  # another Python computes the same
+
 
 @pytest.fixture
 def hundred(monkeypatch):

@@ -29,6 +29,8 @@ from ppl_memprior.forward import ScalarWave, Survey
 
 from .powers import NUM, PicklingExecutor, Powers, assert_powers, batches_in
 
+pytestmark = pytest.mark.arithmetic  # another Python computes the same
+
 
 def test_a_function_is_prepared_once(problem, tmp_path, monkeypatch):
     calls = []

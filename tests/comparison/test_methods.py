@@ -24,6 +24,8 @@ from ppl_memprior.comparison.resources import Resources
 from ppl_memprior.comparison.returned_draws import check_draws
 from ppl_memprior.inference import Cost, Draws, default_proposal
 
+pytestmark = pytest.mark.arithmetic  # another Python computes the same
+
 KEY = jax.random.key(0)
 
 
@@ -153,7 +155,7 @@ def test_another_method_of_the_same_store_may_have_other_options(cubic_problem, 
     assert list(load_trees(tmp_path / "draws.nc")) == ["flat", "wide"]
 
 
-@pytest.mark.parametrize("stored", [False, True])
+@pytest.mark.parametrize("stored", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_methods_of_one_run_linearize_once(cubic_problem, tmp_path, monkeypatch, stored):
     """Both want the posterior linearized at its modes."""
     made = []
@@ -187,7 +189,7 @@ def test_what_is_shared_is_made_once_for_each_problem(cubic_problem):
     assert resources.folder("a") is None
 
 
-@pytest.mark.parametrize("name", ["psis", "mode-jump"])
+@pytest.mark.parametrize("name", ["psis", pytest.param("mode-jump", marks=pytest.mark.slow)])
 def test_a_proposal_of_ones_own_is_used(cubic_problem, name):
     """And no linearization is made."""
     problem = cubic_problem(0.0, 0.3)

@@ -21,6 +21,8 @@ from ppl_memprior import (
 
 from .stand_ins import Counted, field_problem
 
+pytestmark = pytest.mark.arithmetic  # another Python computes the same
+
 KEY = jax.random.key(0)
 
 

@@ -26,6 +26,8 @@ from ppl_memprior.inference.linearized._tasks import DenseTask
 
 from .stand_ins import Counted, field_problem
 
+pytestmark = pytest.mark.arithmetic  # another Python computes the same
+
 KEY = jax.random.key(0)
 
 

@@ -20,6 +20,8 @@ from ppl_memprior.diagnostics import distinct_examples, summarize
 from ppl_memprior.diagnostics.modes import example_groups, same_within, visited_modes
 from ppl_memprior.inference.draws import Cost, Draws
 
+pytestmark = pytest.mark.arithmetic  # another Python computes the same
+
 SIGMA = 0.02
 
 

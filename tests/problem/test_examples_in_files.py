@@ -24,6 +24,8 @@ from ppl_memprior.diffusion.guidance import guidance_scale
 from ppl_memprior.distributions._mixture.examples import HostRows
 from ppl_memprior.problem._fingerprint import problem_fingerprint
 
+pytestmark = pytest.mark.arithmetic  # another Python computes the same
+
 NUM, EVENT = 80, (5, 6)  # the fewest that are screened, and so left in a file, are 64
 ROWS = np.random.default_rng(0).normal(size=(NUM, *EVENT)).astype(np.float32)
 FIELD = np.random.default_rng(1).normal(size=EVENT).astype(np.float32)

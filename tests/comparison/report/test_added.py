@@ -15,6 +15,8 @@ from ppl_memprior.comparison import Column, ReportFigure
 from ppl_memprior.comparison.report import COLUMNS
 from ppl_memprior.diagnostics import Verdict
 
+pytestmark = pytest.mark.arithmetic  # another Python computes the same
+
 SPREAD = Column(
     name="sd of <x>",
     compute=lambda posterior: posterior.tree["posterior"]["x"].std(),

@@ -23,6 +23,8 @@ from ppl_memprior.comparison.trees.labels import (
 from ppl_memprior.comparison.trees.prior_groups import prior_groups
 from ppl_memprior.inference.draws import Cost, Draws
 
+pytestmark = pytest.mark.arithmetic  # another Python computes the same
+
 # what the fixtures of conftest.py are made of
 SCALE, WEIGHT = 0.5, 0.25
 COVARIANCE = np.array([[0.5, 0.2], [0.2, 0.4]])
