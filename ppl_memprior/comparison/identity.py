@@ -63,7 +63,10 @@ def differences(there: Mapping[Any, Any], here: Mapping[str, str]) -> str:
         here: `identity_of`.
     """
     if not set(here) <= set(there) or "settings" in there:
-        return "an earlier version stored it, without what its draws come from"
+        return (
+            "an earlier version of ppl_memprior stored it, and this one cannot go on from there "
+            "(ppl-memprior report still shows it)"
+        )
     found = []
     if there["problem"] != here["problem"]:
         short = f"{str(there['problem'])[:8]} there, {here['problem'][:8]} here"

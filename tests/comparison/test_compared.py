@@ -144,6 +144,9 @@ def test_refuses_runs_of_different_problems(cubic_runs, cubic_problem, short):
 
     earlier = other.copy()
     del earlier.attrs["problem"]  # as an earlier version stored it
+    settings = other.copy()
+    settings.attrs["settings"] = "{}"  # as a later one did, whose fingerprint was another
+    assert list(compare({"a": one, "b": settings}).table.index) == ["a", "b"]
     assert list(compare({"a": one, "b": earlier}).table.index) == ["a", "b"]
 
 

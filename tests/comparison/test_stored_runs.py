@@ -72,7 +72,8 @@ def test_finished_methods_survive_an_interruption(cubic_problem, tmp_path):
         ("options", "under the label 'lookup' .*: option num_samples 100 there, 50 here. Give"),
         ("method", "method lookup there, counted here; option num_samples 100 there, None here"),
         ("truth", "truth unknown there, x = 0.5 here. Choose"),
-        ("version", "an earlier version stored it"),
+        ("version", "an earlier version of ppl_memprior stored it"),
+        ("settings", "an earlier version of ppl_memprior stored it, and this one cannot go on"),
     ],
 )
 def test_a_store_of_another_run_is_refused_and_says_why(
@@ -80,9 +81,13 @@ def test_a_store_of_another_run_is_refused_and_says_why(
 ):
     problem = cubic_problem(0.0, 0.3)
     run(problem, short("lookup"), KEY, store=tmp_path, progress=False)
-    if change == "version":
+    if change in ("version", "settings"):
         trees = load_trees(tmp_path / "draws.nc")
-        del trees["lookup"].attrs["problem"]
+        attrs = trees["lookup"].attrs
+        if change == "version":
+            del attrs["problem"]
+        else:  # and another fingerprint, which is not what to complain of
+            attrs.update(settings='{"num_samples": 100}', problem="0" * 64)
         save_trees(trees, tmp_path / "draws.nc")
     before = (tmp_path / "draws.nc").read_bytes()
     other = cubic_problem(0.1, 0.3) if change == "data" else problem
