@@ -1,9 +1,9 @@
 """The PyTorch side of the bridge: cotangents of a function of tensors.
 
-The tokens among the operands say which recorded forward pass every element of a batch belongs to.
-Elements that share one are differentiated together; where a graph is gone, or never was, the
-forward pass is run again. The calls themselves and what crosses to JAX are left to
-`_evaluate`, keeping graphs to `_graphs`.
+A token among the operands names the recorded forward pass of each element of a batch. Elements of
+one forward pass are differentiated together. Where there is no graph any more, or never was one,
+the forward pass runs again. `_evaluate` calls the function and copies arrays from and to JAX.
+`_graphs` keeps the graphs.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ def evaluate_cotangents(
 
 
 class _Group(NamedTuple):
-    """Elements of a batch whose graph is the same.
+    """Elements of a batch that share a graph.
 
     Attributes:
-        graph: its number.
-        rows: the elements' places among the operands, None where there is no batch.
-        positions: the elements' places in the graph.
+        graph: number of the graph.
+        rows: places of the elements among the operands; None if there is no batch.
+        positions: places of the elements in the graph.
     """
 
     graph: int
@@ -52,6 +52,7 @@ class _Group(NamedTuple):
 
 
 def _groups(functions: Functions, layout: Layout, tokens: Any) -> Iterator[_Group]:
+    """Divide the elements of a call into groups, by the graphs that their tokens name."""
     mapped = layout.mapped[layout.num_primals]
     if layout.batch is None:
         graph, place = read_token(tokens.tolist())
@@ -83,12 +84,13 @@ def _groups(functions: Functions, layout: Layout, tokens: Any) -> Iterator[_Grou
 def _obtain(
     functions: Functions, layout: Layout, inputs: Tensors, group: _Group
 ) -> tuple[Graph, Sequence[int], bool]:
-    """The graph of a group, the elements' places in it, and whether to keep it for further use.
+    """Return a group's graph, the elements' places in it, and whether to keep it for further use.
 
-    Keeping a graph that is asked for again, and one forward pass for several products at a point,
-    are worth their lines. Without both, a product with the transposed Jacobian takes 150 ms instead
-    of 100 ms (Deepwave, 24 x 24 cells, 2 shots, 350 steps, one thread), and 4 products at each of
-    4 models take 2.1 s instead of 1.5 s, with 16 forward passes in memory instead of 4.
+    A graph that is asked for again is kept. One forward pass serves several products at a point.
+    Both are worth their lines of code. Without both, a product with the transposed Jacobian takes
+    150 ms instead of 100 ms (Deepwave, 24 x 24 cells, 2 shots, 350 steps, one thread). And 4
+    products at each of 4 models take 2.1 s instead of 1.5 s, with 16 forward passes in memory
+    instead of 4.
     """
     again = False
     if group.graph != NO_GRAPH:
@@ -122,17 +124,17 @@ def _obtain(
 def _rounds(
     length: int | None, rows: Sequence[int] | None, positions: Sequence[int]
 ) -> list[tuple[Any, list[int] | None]]:
-    """The backward passes that serve all elements of a group: (rows, places in the graph).
+    """Return the backward passes that serve all elements of a group: (rows, places in the graph).
 
-    One pass serves every place in the graph once; the places are None where that is all of them, in
-    order.
+    A pass serves each place in the graph at most once. If it serves all places in order, the
+    places are None.
     """
     if length is None:
         return [(row, None) for row in ([None] if rows is None else rows)]
     if rows is None:
         return [(None, list(positions))]
     if len(rows) == length and all(p == k for k, p in enumerate(positions)):
-        follow = rows[-1] - rows[0] + 1 == length  # they ascend
+        follow = rows[-1] - rows[0] + 1 == length  # rows ascend
         return [(slice(rows[0], rows[-1] + 1) if follow else list(rows), None)]
     passes: list[tuple[list[int], list[int]]] = []
     occurrences: dict[int, int] = {}
@@ -149,7 +151,7 @@ def _rounds(
 def _seeds(
     length: int | None, layout: Layout, inputs: Tensors, rows: Any, places: list[int] | None
 ) -> list[Any]:
-    """The cotangents of one backward pass, zero at places of the graph that are not asked for."""
+    """Return the cotangents of one backward pass: zeros at places that are not asked for."""
     start = layout.num_primals + 1
     seeds = []
     for cotangent, mapped in zip(inputs[start:], layout.mapped[start:], strict=True):
@@ -168,7 +170,7 @@ def _seeds(
 def _pull(
     graph: Graph, wrt: Sequence[int], cotangents: Tensors, *, retain: bool
 ) -> tuple[Any, ...]:
-    """Gradients at the leaves; zeros where a value does not depend on a leaf."""
+    """Return gradients at the leaves: zeros at a leaf on which no value depends."""
     torch = require("torch")
     leaves = [graph.leaves[i] for i in wrt]
     both = zip(graph.values, cotangents, strict=True)

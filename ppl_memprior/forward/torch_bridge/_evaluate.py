@@ -1,9 +1,9 @@
 """The PyTorch side of the bridge: values and tangents of a function of tensors.
 
-Evaluators with one signature read input tensors and fill output tensors, for a single call or for a
-batch. Nothing here may call JAX, which is waiting for the result; what the batch axes mean to JAX
-is decided in `_primitives`. The graph that a forward pass leaves is kept by `_graphs`
-and differentiated by `_cotangents`.
+Each evaluator reads input tensors and fills output tensors, for a single call or for a batch. All
+evaluators have the same signature. Nothing in this module may call JAX, because JAX is waiting for
+the result. `_primitives` decides what the batch axes mean to JAX. `_graphs` keeps the graph of a
+forward pass, and `_cotangents` differentiates it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from ppl_memprior.forward.torch_bridge import _missing as missing_derivatives
 from ppl_memprior.forward.torch_bridge._functions import Functions, Layout, Tensors, require
 from ppl_memprior.forward.torch_bridge._graphs import NO_GRAPH, STORE, Graph, token
 
-# PyTorch counts the levels of forward mode in a global variable: two threads in it would share one.
+# PyTorch counts the levels of forward mode in a global variable, which two threads would share. So
+# only one thread at a time may be in forward mode.
 _FORWARD_MODE = threading.RLock()
 
 
@@ -32,7 +33,7 @@ def evaluate_value(functions: Functions, layout: Layout, inputs: Tensors, output
 def evaluate_record(
     functions: Functions, layout: Layout, inputs: Tensors, outputs: Tensors
 ) -> None:
-    """Fill `outputs` with the values of the function and the tokens of the graphs that are kept."""
+    """Fill `outputs` with the values of the function and with tokens of the graphs in the store."""
     torch = require("torch")
     *values_out, token_out = outputs
     kept, nbytes, largest = 0, 0, 0
@@ -40,7 +41,7 @@ def evaluate_record(
         for fn, where, args in _slices(functions, layout, inputs):
             length = where.stop - where.start if isinstance(where, slice) else None
             if kept and (nbytes + largest > graphs.MAX_BYTES or kept == graphs.MAX_GRAPHS):
-                # One more would push out those that this batch has kept already.
+                # Another graph would push out the graphs that this batch has just stored.
                 number = NO_GRAPH
                 with torch.no_grad():
                     values = fn(*args)
@@ -56,7 +57,10 @@ def evaluate_record(
 
 
 def evaluate_push(functions: Functions, layout: Layout, inputs: Tensors, outputs: Tensors) -> None:
-    """Fill `outputs` with the values and the Jacobian times tangents, from one pass."""
+    """Fill `outputs` with the values and the Jacobian times tangents.
+
+    Both come from one pass of forward mode. A linear function is called twice instead.
+    """
     torch = require("torch")
     with private(inputs) as inputs:
         for k, (fn, where, args) in enumerate(_slices(functions, layout, inputs)):
@@ -100,7 +104,7 @@ def evaluate_tangents(
 def _slices(
     functions: Functions, layout: Layout, tensors: Tensors
 ) -> Iterator[tuple[Callable[..., tuple[Any, ...]], Any, list[Any]]]:
-    """The calls that make up one batch: (what to call, where its results go, its operands)."""
+    """Yield the calls that make up one batch: (function, place of its results, its operands)."""
     pairs = list(zip(tensors, layout.mapped, strict=True))
     if layout.batch is None:
         yield functions.single, (), list(tensors)
@@ -115,7 +119,7 @@ def _slices(
 
 
 def gather(tensor: Any, mapped: bool, rows: Sequence[int]) -> Any:
-    """Some elements of a batch, without a copy where they follow each other."""
+    """Return some elements of a batch, without a copy if they are consecutive."""
     if not mapped:
         return tensor.expand(len(rows), *tensor.shape)
     if all(row == rows[0] + k for k, row in enumerate(rows)):
@@ -130,8 +134,9 @@ def push(
     operands: Tensors,
     tangents: Tensors,
 ) -> tuple[list[Any], tuple[Any, ...]]:
-    """All values, and the tangents of those of floating dtype."""
-    # Forward mode writes beside its operands, which repeated (expanded) memory does not allow.
+    """Return all values, and the tangents of the values of floating dtype."""
+    # Forward mode writes a tangent into memory with the strides of its operand. Expanded memory,
+    # whose elements share one address, does not allow that.
     primals = [primal.contiguous() for primal in operands]
     along = {i: tangent.contiguous() for i, tangent in zip(layout.wrt, tangents, strict=True)}
     values, pushed = _forward_mode(fn, primals, along)
@@ -155,7 +160,7 @@ def push(
 def _forward_mode(
     fn: Callable[..., tuple[Any, ...]], primals: Tensors, along: dict[int, Any]
 ) -> tuple[list[Any], list[Any]]:
-    """All values and their tangents; None where PyTorch found no tangent."""
+    """Return all values and their tangents. A tangent is None where PyTorch found none."""
     torch = require("torch")
     floating: list[bool] = []
     found: list[bool] = []
@@ -188,7 +193,7 @@ def _forward_mode(
 def _along(
     layout: Layout, fn: Callable[..., tuple[Any, ...]], primals: Tensors, tangents: Tensors
 ) -> tuple[Any, ...]:
-    """Tangents of the floating values of a linear function: its values at the tangents."""
+    """Return the tangents of a linear function's floating values: its values at the tangents."""
     torch = require("torch")
     args = [torch.zeros_like(p) if p.is_floating_point() else p for p in primals]
     for i, tangent in zip(layout.wrt, tangents, strict=True):
@@ -205,7 +210,7 @@ def _along(
 def record(
     functions: Functions, layout: Layout, operands: Tensors, length: int | None
 ) -> tuple[Graph, tuple[Any, ...]]:
-    """Run the function forward, recording it; the graph and all values."""
+    """Run the function forward and record it. Return the graph and all values."""
     fn = functions.single if length is None else functions.batched
     assert fn is not None
     primals = operands[: layout.num_primals]
@@ -229,7 +234,7 @@ def record(
 def _reverse_mode(
     fn: Callable[..., tuple[Any, ...]], primals: Tensors, wrt: Sequence[int]
 ) -> tuple[dict[int, Any], tuple[Any, ...]]:
-    """Leaves for some of the arguments, and the values recorded from them."""
+    """Make some arguments leaves and record the function. Return the leaves and the values."""
     args = list(primals)
     for i in wrt:
         args[i] = args[i].detach().requires_grad_()
@@ -238,7 +243,11 @@ def _reverse_mode(
 
 
 def size(functions: Functions, graph: Graph) -> int:
-    """Bytes of a graph, measured now and then: it depends on the arguments' shapes."""
+    """Return the size of a graph, bytes, which depends on the shapes of the arguments.
+
+    Of all graphs with the same shapes, the first, second, fourth, eighth and so on are measured.
+    The largest measurement counts.
+    """
     leaves = tuple((i, leaf.shape, leaf.dtype) for i, leaf in graph.leaves.items())
     count, nbytes = functions.sizes.get((graph.length, leaves), (0, 0))
     if count & (count + 1) == 0:
@@ -252,33 +261,33 @@ def size(functions: Functions, graph: Graph) -> int:
 
 @contextlib.contextmanager
 def private(tensors: Tensors) -> Iterator[list[Any]]:
-    """Copies of JAX's buffers; notice a function that changes them.
+    """Give copies of JAX's buffers, and raise if one of the copies was changed.
 
-    JAX's arrays never change, and JAX uses its buffers again. PyTorch cannot make a tensor that is
-    read-only, so it never gets one of them.
+    JAX's arrays must not change, and JAX uses its buffers again. PyTorch cannot make a tensor
+    read-only. So the function gets copies and never a buffer of JAX.
     """
     copies = [tensor.clone() for tensor in tensors]
     yield copies
     if not all(map(_unchanged, copies, tensors)):
         raise ValueError(
-            "an argument was changed in place (the caller's array is unharmed); other calls of the "
-            "function may be given the same tensor. Clone it before changing it."
+            "an argument was changed in place. The caller's array is unharmed, but other calls of "
+            "the function may get the same tensor. Clone the argument before changing it."
         )
 
 
 def _unchanged(copy: Any, original: Any) -> bool:
-    """Whether PyTorch counted no change of a copy, and, where that is cheap, there was none."""
+    """Whether PyTorch counted no change of a copy and, on a CPU, all bits are the same."""
     if copy._version:
         return False
-    if copy.device.type != "cpu":  # NumPy cannot write there, and a comparison would wait
+    if copy.device.type != "cpu":  # NumPy cannot write to it; a comparison would wait for it
         return True
     torch = require("torch")
     bits = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[copy.element_size()]
-    return torch.equal(copy.view(bits), original.view(bits))  # a NaN equals itself
+    return torch.equal(copy.view(bits), original.view(bits))  # as bits, NaN equals NaN
 
 
 def store(functions: Functions, outputs: Tensors, where: Any, values: Tensors) -> None:
-    """Copy results to where JAX wants them, refusing to broadcast."""
+    """Copy results into JAX's buffers. Raise if a shape differs; never broadcast."""
     if len(values) != len(outputs):
         raise ValueError(
             f"{functions.name}: returned {len(values)} tensors where {len(outputs)} are expected."

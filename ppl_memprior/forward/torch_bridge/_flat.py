@@ -1,8 +1,8 @@
-"""A PyTorch function of pytrees, as the bridge's primitives carry it: from arrays to arrays.
+"""A PyTorch function of pytrees as the bridge's primitives carry it: from arrays to arrays.
 
-A `FlatFunction` belongs to one structure of arguments. It knows the shapes of its results, runs the
-evaluators on tensors, and turns what fails in PyTorch into one Python error. What a user calls is
-in `torch_call`.
+A `FlatFunction` belongs to one structure of arguments. It knows the shapes of its results and runs
+the evaluators on tensors. It turns a failure in PyTorch into one Python error. The user calls a
+`TorchFunction`, which is in `_torch_function`.
 """
 
 from __future__ import annotations
@@ -39,9 +39,10 @@ class FlatFunction:
         fn: the function of tensors, in any pytrees.
         batched: the same with one more leading axis, or None.
         max_batch: the longest leading axis for `batched`, or None.
-        result: shapes and dtypes of the results, a pytree like them, or None.
+        result: pytree of the results' shapes and dtypes, or None.
         tree: structure of (positional arguments, keyword arguments).
-        constant: whether results are constant, a bool or a prefix of the results' structure.
+        constant: which results are constant: a bool for all of them, or a pytree of bools with the
+            results' structure or a prefix of it.
         linear: whether the function is linear in all its arguments of floating dtype together.
     """
 
@@ -71,7 +72,7 @@ class FlatFunction:
         weakref.finalize(self, STORE.forget, number)
 
     def outputs(self, avals: Sequence[Any]) -> tuple[jax.ShapeDtypeStruct, ...]:
-        """Shapes and dtypes of the results, as JAX's present precision allows.
+        """Return the shapes and dtypes of the results in JAX's current precision.
 
         Args:
             avals: anything with `shape` and `dtype`, one for each argument.
@@ -82,13 +83,13 @@ class FlatFunction:
         )
 
     def signature(self, avals: Sequence[Any]) -> Signature:
-        """Structure, shapes and dtypes of the results, given or learned.
+        """Return the results' structure, shapes and dtypes, as the user gave or a call showed them.
 
         Args:
             avals: anything with `shape` and `dtype`, one for each argument.
 
         Raises:
-            TypeError: an argument or a result that cannot cross.
+            TypeError: PyTorch cannot take an argument, or JAX cannot take a result.
         """
         key = tuple((tuple(aval.shape), str(aval.dtype)) for aval in avals)
         if key not in self._signatures:
@@ -100,7 +101,7 @@ class FlatFunction:
         return self._signatures[key]
 
     def fill(self, evaluator: Callable[..., None], layout: Layout, ins: Any, outs: Any) -> None:
-        """Run one evaluator on tensors; what fails says so, in PyTorch's words."""
+        """Run one evaluator on tensors. A failure is a `RuntimeError` with PyTorch's message."""
         try:
             evaluator(self.functions, layout, ins, outs)
         except Exception as error:
@@ -112,7 +113,7 @@ class FlatFunction:
             raise failure from error
 
     def dispatch(self, primitive: Primitive, layout: Layout, operands: Sequence[Any]) -> Any:
-        """Evaluate one primitive outside of `jit`, by compiling it alone."""
+        """Evaluate one primitive outside of `jit`: compile it alone and run it."""
         key = primitive, layout
         if key not in self._compiled:
             bind = functools.partial(primitive.bind, function=self, layout=layout)
@@ -121,7 +122,8 @@ class FlatFunction:
             try:
                 return jax.block_until_ready(self._compiled[key](*operands))
             except jax.errors.JaxRuntimeError as error:
-                # JAX hands on the text only; several threads may have failed by now.
+                # JAX passes on the text alone. Several threads may have failed by now, so the text
+                # tells which failure this is.
                 failed = [f for f in reversed(self._failures) if str(f) in str(error)]
                 if not failed:
                     raise
@@ -137,11 +139,12 @@ class FlatFunction:
             )
         if not hasattr(require("torch"), dtype):
             raise TypeError(
-                f"{self.__name__}: an argument of shape {shape} is {dtype}, which PyTorch has not."
+                f"{self.__name__}: an argument of shape {shape} is {dtype}, which PyTorch does "
+                "not have."
             )
 
     def _constants(self, tree: Any) -> tuple[int, ...]:
-        """Which of the results are constant."""
+        """Return the numbers of the constant results."""
         results = jax.tree.unflatten(tree, range(tree.num_leaves))
         try:
             flags = jax.tree.leaves(jax.tree.broadcast(self._constant, results))
@@ -149,8 +152,8 @@ class FlatFunction:
             flags = [None]
         if not all(isinstance(flag, bool) for flag in flags):
             raise ValueError(
-                f"{self.__name__}: constant must be True, False or a pytree of them that is the "
-                f"results' {tree} or a prefix of it, got {self._constant}."
+                f"{self.__name__}: constant must be True, False or a pytree of them with the "
+                f"results' structure {tree} or a prefix of it, got {self._constant}."
             )
         return tuple(k for k, flag in enumerate(flags) if flag)
 
@@ -159,7 +162,7 @@ class FlatFunction:
         return Signature(tree, tuple(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in leaves))
 
     def _infer(self, key: Sequence[tuple[tuple[int, ...], str]]) -> Signature:
-        """Learn the results from a call on tensors without data; where that fails, with some."""
+        """Learn the results from a call on tensors without data, or else on zeros, or on ones."""
         torch = require("torch")
         on_gpu = jax.default_backend() == "gpu" and torch.cuda.is_available()
         device = "cuda" if on_gpu else "cpu"
@@ -189,7 +192,7 @@ class FlatFunction:
         return Signature(tree, tuple(outputs))
 
     def _flat(self, fn: Callable[..., Any]) -> Callable[..., tuple[Any, ...]]:
-        """The function from tensors to a tuple of tensors."""
+        """Return the function from tensors to a tuple of tensors."""
 
         def flat(*tensors: Any) -> tuple[Any, ...]:
             args, kwargs = jax.tree.unflatten(self._tree, tensors)

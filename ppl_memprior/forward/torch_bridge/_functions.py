@@ -1,4 +1,4 @@
-"""A PyTorch function as the bridge holds it, and how the operands of one call are arranged.
+"""How the bridge holds a PyTorch function, and how it arranges the operands of one call.
 
 PyTorch is imported when it is first needed.
 """
@@ -30,8 +30,8 @@ def require(module: str) -> ModuleType:
     """
     if sys.modules.get(module) is not None:
         return sys.modules[module]
-    # Threads that spin while they wait for work take the processor from JAX's threads: on two busy
-    # cores a gradient took up to 80 times as long. Read once, when OpenMP is first loaded.
+    # Threads that spin while they wait for work take the processor from JAX's threads. On two busy
+    # cores a gradient took up to 80 times as long. OpenMP reads this when it is first loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
         return importlib.import_module(module)
@@ -47,14 +47,16 @@ class Functions:
     """A PyTorch function from tensors to a tuple of tensors, alone and batched.
 
     Attributes:
-        number: its own, by which its graphs are known.
+        number: number of this object, which its graphs carry.
         name: for error messages.
         single: the function.
         batched: the function with a leading axis on all arguments and results, or None.
-        max_batch: how long that axis may be, or None.
+        max_batch: longest leading axis that `batched` may get, or None.
         linear: whether it is linear in all its arguments of floating dtype together.
-        sizes: how often a graph of each kind was recorded, and its size, bytes.
-        independent: which results were found not to depend on which arguments, though on others.
+        sizes: for each shape of the arguments, the number of graphs recorded so far and the size of
+            one graph, bytes.
+        independent: what was found: a tuple (arguments, result, ...) of numbers says that these
+            results depend on other arguments, but not on these arguments.
     """
 
     number: int
@@ -68,15 +70,15 @@ class Functions:
 
 
 class Layout(NamedTuple):
-    """How the operands of one call are arranged; static, so part of a compiled call.
+    """How the operands of one call are arranged. It is static: a compiled call has one layout.
 
     Attributes:
-        batch: length of the leading batch axis, None where there is none.
-        mapped: for every operand, whether it has the batch axis (the others are shared).
-        num_primals: how many of the operands are the function's own arguments. What follows them
-            is a token (where a graph may exist) and the tangents or cotangents.
-        wrt: the arguments that tangents are given for or cotangents are asked for.
-        constant: the results whose derivative the caller declared to be zero.
+        batch: length of the leading batch axis, or None if there is none.
+        mapped: for each operand, whether it has the batch axis. All elements share the others.
+        num_primals: number of operands that are the function's own arguments. They come first. A
+            token follows if a graph may exist, and then the tangents or cotangents.
+        wrt: numbers of the arguments that have a tangent, or whose cotangent is asked for.
+        constant: numbers of the results whose derivative the caller declared to be zero.
     """
 
     batch: int | None

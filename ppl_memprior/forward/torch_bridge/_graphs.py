@@ -1,10 +1,10 @@
 """Autograd graphs that wait between a forward pass and its backward pass.
 
-A forward pass that will be differentiated leaves its graph in a `GraphStore` and hands out tokens:
-four integers for every element of the batch, which travel through JAX like any other array. The
-backward pass looks its graph up by token. The store is bounded, so a graph may be gone when it is
-asked for; whoever asks then runs the forward pass again. What is in a graph and how it is
-differentiated is left to `_evaluate`.
+A forward pass that will be differentiated leaves its graph in a `GraphStore` and returns tokens. A
+token is four integers for each element of the batch. Tokens travel through JAX like any other
+array, and the backward pass finds its graph by the token. The store is bounded, so a graph may be
+gone when the backward pass needs it; the forward pass then runs again. `_evaluate` records graphs,
+and `_cotangents` differentiates them.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-# Bounds on what waits. The newest graph is always kept: a gradient in plain PyTorch needs it too.
+# Bounds on the waiting graphs. The newest graph is always kept, whatever its size: a gradient in
+# plain PyTorch needs it too.
 MAX_GRAPHS = 1024
 MAX_BYTES = 2**30
 
 TOKEN_LENGTH = 4
 NO_GRAPH = 0
-# Tokens of another process (an array that was pickled, say) must not be taken for ours.
+# A token of another process, for example in a pickled array, must not match a graph of this one.
 _PROCESS = secrets.randbelow(2**31 - 1) + 1
 _WORD = 31
 
@@ -34,11 +35,11 @@ class Graph:
 
     Attributes:
         owner: number of the function that it belongs to.
-        length: length of the batch that it holds, None for a single call.
+        length: length of the batch that it holds, or None for a single call.
         leaves: for every argument that can be differentiated, the leaf tensor.
         values: the tensors of floating dtype that the function returned.
-        nbytes: about how much memory it holds.
-        reused: whether it was asked for again after its first use, so that it is worth keeping.
+        nbytes: approximate memory that it holds, bytes.
+        reused: whether it was asked for again after its first use. It is then worth keeping.
     """
 
     owner: int
@@ -49,9 +50,10 @@ class Graph:
     reused: bool = False
 
     def answers(self, owner: int, wrt: Iterable[int], positions: Sequence[int]) -> bool:
-        """Whether this graph has the derivatives of that function at those elements of its batch.
+        """Whether this graph shall serve a function's derivatives at some elements of its batch.
 
-        A batch of which few elements are asked for does not: its backward pass runs over all.
+        It shall not if fewer than half of its elements are asked for, because its backward pass
+        runs over all of them.
         """
         length = self.length or 1
         return (
@@ -62,35 +64,36 @@ class Graph:
 
 
 class Element(NamedTuple):
-    """What a token says: the graph's number, and which place in its batch."""
+    """The content of a token: the number of a graph, and a place in its batch."""
 
     graph: int
     place: int
 
 
 def token(number: int, place: int = 0) -> list[int]:
-    """The four int32 words of a token; zeros where there is no graph."""
+    """Return the four int32 words of a token. They are zeros if there is no graph."""
     if number == NO_GRAPH:
         return [0] * TOKEN_LENGTH
     return [_PROCESS, number >> _WORD, number & (2**_WORD - 1), place]
 
 
 def read_token(words: list[int]) -> Element:
-    """What the four words of a token say."""
+    """Return the content of a token. A token of another process names no graph."""
     process, high, low, place = words
     return Element((high << _WORD) + low if process == _PROCESS else NO_GRAPH, place)
 
 
 class GraphStore:
-    """A bounded, thread-safe collection of graphs; the oldest make room for the newest.
+    """A bounded, thread-safe collection of graphs. The newest graphs push out the oldest.
 
-    A graph is taken out while it is used, so that no two threads use one at a time. The number of a
-    graph that has been used is remembered for a while: who asks for it again is likely to go on
-    asking (Jacobian products in a solver), and puts the graph that it recomputes back.
+    A graph is taken out while it is used, so that two threads never use it at the same time. The
+    store remembers for a while the numbers of the graphs that were taken. A caller that asks for
+    the same graph again is likely to ask often (Jacobian products in a solver). It therefore
+    computes the graph again and puts it back.
     """
 
     def __init__(self) -> None:
-        # Dropping a graph may run the finalizer of a function, which comes back here.
+        # Dropping a graph may run a function's finalizer, which calls `forget` in this thread.
         self._lock = threading.RLock()
         self._graphs: OrderedDict[int, Graph] = OrderedDict()
         self._used: OrderedDict[int, None] = OrderedDict()
@@ -102,7 +105,7 @@ class GraphStore:
 
     @property
     def nbytes(self) -> int:
-        """About how much memory the waiting graphs hold."""
+        """Approximate memory that the waiting graphs hold, bytes."""
         return self._nbytes
 
     def keep(self, graph: Graph) -> int:
@@ -113,13 +116,13 @@ class GraphStore:
             return self._last
 
     def put_back(self, number: int, graph: Graph) -> None:
-        """Store a graph under the number that it had."""
+        """Store a graph under the number that it had before."""
         with self._lock:
             if number not in self._graphs:
                 self._insert(number, graph)
 
     def take(self, number: int) -> tuple[Graph | None, bool]:
-        """The graph of that number, or None, and whether it had been taken before."""
+        """Take out the graph of a number, or None. Also return whether it was taken before."""
         with self._lock:
             graph = self._graphs.pop(number, None)
             if graph is not None:
@@ -150,13 +153,13 @@ STORE = GraphStore()
 
 
 def reaches(value: Any, leaves: Iterable[Any]) -> bool:
-    """Whether a value was computed from one of some leaves, as far as PyTorch recorded it."""
+    """Whether PyTorch's record of a value leads to one of some leaves."""
     wanted = {id(leaf) for leaf in leaves}
     if value.grad_fn is None:
         return id(value) in wanted
-    # The nearest first: most graphs touch a leaf soon, however long they are.
+    # Breadth first: in most graphs, however long, some leaf is near the value.
     nodes = deque([value.grad_fn])
-    seen = {id(value.grad_fn): value.grad_fn}  # alive, as in `measure`
+    seen = {id(value.grad_fn): value.grad_fn}  # kept alive, as in `measure`
     while nodes:
         node = nodes.popleft()
         parents = [parent for parent, _ in node.next_functions if parent is not None]
@@ -168,10 +171,10 @@ def reaches(value: Any, leaves: Iterable[Any]) -> bool:
 
 
 def measure(values: Iterable[Any]) -> int:
-    """About how many bytes the graphs behind some tensors hold.
+    """Return about how many bytes the graphs behind some tensors hold.
 
-    PyTorch's own nodes show what they saved; of the nodes of custom functions, tensors in
-    attributes are counted, also inside lists, dicts and objects.
+    PyTorch's own nodes show what they saved. In the nodes of custom functions, tensors in
+    attributes are counted, also those inside lists, dicts and objects.
     """
     saved: list[Any] = []
     nodes = [value.grad_fn for value in values]
@@ -180,7 +183,7 @@ def measure(values: Iterable[Any]) -> int:
         node = nodes.pop()
         if node is None or id(node) in seen:
             continue
-        seen[id(node)] = node  # alive, so that its identity is not given to another
+        seen[id(node)] = node  # kept alive, so that no other node gets its id
         nodes.extend(parent for parent, _ in node.next_functions)
         names = [name for name in dir(node) if name.startswith("_saved_")]
         for name in [*names, "saved_tensors", "__dict__"]:
@@ -190,7 +193,7 @@ def measure(values: Iterable[Any]) -> int:
 
 
 def _count(things: list[Any]) -> int:
-    """Bytes of the distinct memory blocks of all tensors within some Python objects."""
+    """Return the bytes of all tensors within some Python objects. Shared memory counts once."""
     storages: dict[int, int] = {}
     seen: dict[int, Any] = {}
     while things:

@@ -1,9 +1,10 @@
-"""Derivatives that PyTorch does not have, told from derivatives that are zero.
+"""Distinguish derivatives that PyTorch does not have from derivatives that are zero.
 
 PyTorch takes a result without a graph (reverse mode) or without a tangent (forward mode) for a
-constant. Some are: they depend on other arguments, or were declared constant. All others were
-computed behind PyTorch's back, by `detach`, under `no_grad` or in NumPy, and a derivative of zero
-would be wrong. How results are computed is left to `_evaluate`.
+constant. Some such results are constant: they depend on other arguments only, or the caller
+declared them constant. The others were computed where PyTorch could not follow: after `detach`,
+under `no_grad` or in NumPy. For these a derivative of zero would be wrong. `_evaluate` computes the
+results.
 """
 
 from __future__ import annotations
@@ -14,13 +15,13 @@ from typing import Any
 
 from ppl_memprior.forward.torch_bridge._functions import Functions, Layout
 
-# What PyTorch says where a tensor that is being differentiated is handed to NumPy.
+# PyTorch's messages when NumPy gets a tensor that is being differentiated.
 _TO_NUMPY = ("Tensor that requires grad", "Tensor that doesn't have storage")
 
 _BEHIND = (
     "PyTorch could not follow the computation: it leaves differentiable PyTorch operations "
-    "(detach, no_grad, item, data or NumPy). Stay within them, or write that part as a "
-    "torch.autograd.Function with its own derivative"
+    "(detach, no_grad, item, data or NumPy). Use differentiable operations only, or write that "
+    "part as a torch.autograd.Function with its own derivative."
 )
 
 
@@ -36,12 +37,12 @@ def check(
 
     Args:
         functions: the function.
-        layout: which arguments are differentiated, which results were declared constant.
+        layout: which arguments are differentiated, and which results were declared constant.
         primals: the arguments.
         values: the results.
-        missing: the results, of floating dtype, for which PyTorch has no derivative.
-        of_all: says which results have a derivative where the arguments of these numbers are all
-            differentiated. It runs the function again.
+        missing: numbers of the results of floating dtype for which PyTorch has no derivative.
+        of_all: function that takes numbers of arguments, runs the function again with all of them
+            differentiated, and says for each result whether it has a derivative.
 
     Raises:
         ValueError: no result depends on an argument that is differentiated, or some result depends
@@ -57,7 +58,7 @@ def check(
         return
     floating = [i for i, primal in enumerate(primals) if primal.is_floating_point()]
     if len(lost) < len(expected) and len(layout.wrt) < len(floating):
-        # A result may depend on some arguments alone.
+        # A result may depend on other arguments only.
         key, known = (layout.wrt, *lost), of_all(floating)
         lost = [k for k in lost if not known[k]]
         if not lost:
@@ -68,12 +69,12 @@ def check(
 
 @contextlib.contextmanager
 def explained() -> Iterator[None]:
-    """Say what can be done where a tensor that is differentiated is handed to NumPy."""
+    """Say what to do when NumPy gets a tensor that is being differentiated."""
     try:
         yield
     except RuntimeError as error:
         if any(words in str(error) for words in _TO_NUMPY):
-            raise ValueError(f"there is no derivative. {_BEHIND}.") from error
+            raise ValueError(f"there is no derivative. {_BEHIND}") from error
         raise
 
 
@@ -81,11 +82,11 @@ def _sentence(layout: Layout, lost: Sequence[int], num_results: int, num_argumen
     which = "the result has"
     if num_results > 1:
         which = f"of the {num_results} results, number {_counted(lost)} has"
-    about, aside = "", "a constant result is declared with torch_function(..., constant=...)"
+    about, aside = "", "If a result is constant, declare it: torch_function(..., constant=...)."
     if len(layout.wrt) < num_arguments:
         about = f" with respect to argument {_counted(layout.wrt)} of {num_arguments}"
-        aside += ", an argument that does not matter with jax.lax.stop_gradient(argument)"
-    return f"{which} no derivative{about}. {_BEHIND}; {aside}."
+        aside += " If an argument does not matter, pass jax.lax.stop_gradient(argument)."
+    return f"{which} no derivative{about}. {_BEHIND} {aside}"
 
 
 def _counted(numbers: Sequence[int]) -> str:

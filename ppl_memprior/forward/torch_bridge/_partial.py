@@ -1,9 +1,9 @@
-"""How JAX divides a bridge primitive into what it can evaluate now and what it stages for later.
+"""How JAX divides a bridge primitive into a part to evaluate now and a part to stage for later.
 
-Reverse mode and `linearize` evaluate a derivative whose tangents are not known yet. Left to itself,
-JAX would put off all of `push_p`, values included. These rules evaluate the values at once and
-record the graph for the backward pass (`record_p`), and stage only the linear rest (`tangents_p`).
-They also drop what turns out to be unused. The primitives themselves are in `_primitives`.
+Reverse mode and `linearize` evaluate a derivative before its tangents are known. By default, JAX
+would stage all of `push_p` for later, values included. The rules in this module evaluate the values
+at once and record the graph for the backward pass (`record_p`). They stage only the linear part
+(`tangents_p`). They also drop unused results. `_primitives` defines the primitives.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def _record_layout(layout: Layout) -> Layout:
 
 
 def _divide_trace(trace: Any, *tracers: Any, function: Any, layout: Layout) -> Any:
-    """While JAX traces: known arguments, unknown tangents."""
+    """Divide `push_p` while JAX traces, if all arguments are known and some tangents are not."""
     params = {"function": function, "layout": layout}
     primals, tangents = tracers[: layout.num_primals], tracers[layout.num_primals :]
     if not all(x.is_known() for x in primals) or all(x.is_known() for x in tangents):
@@ -54,11 +54,14 @@ def _divide_equation(
     instantiated: Sequence[bool],
     eqn: JaxprEqn,
 ) -> tuple[Any, Any, list[bool], list[bool], list[Any]]:
-    """Under `jax.checkpoint`, whose policy says what may be saved for the backward pass.
+    """Divide an equation of `push_p` under `jax.checkpoint`.
+
+    The policy of `jax.checkpoint` says what may be saved for the backward pass.
 
     Returns:
-        The equation to evaluate now, the one to stage, which results are unknown, which of them the
-        staged part has, and what it needs of the other part.
+        Five things: the equation to evaluate now, the equation to stage, for each result whether it
+        is unknown, for each result whether the staged equation gives it, and the variables that
+        must be handed to the staged equation.
     """
     layout = eqn.params["layout"]
     count, values = layout.num_primals, _num_values(eqn)
@@ -99,8 +102,8 @@ def _divide_equation(
 
 
 def _drop_unused(used: Sequence[bool], *rest: Any) -> tuple[list[bool], Any]:
-    """The value alone where nobody asks for tangents or a graph."""
-    eqn: JaxprEqn = rest[-1]  # after what newer versions of JAX pass before it
+    """Compute the values alone if neither tangents nor a graph are used."""
+    eqn: JaxprEqn = rest[-1]  # newer versions of JAX pass another argument before it
     if not any(used):
         return [False] * len(eqn.invars), None
     if any(used[_num_values(eqn) :]):

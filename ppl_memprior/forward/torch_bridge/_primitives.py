@@ -1,12 +1,16 @@
 """The JAX side of the bridge: five primitives that carry a PyTorch function.
 
-`value_p` is the function. Differentiation replaces it by `push_p`, its values and its Jacobian
-times tangents from one pass. Where JAX knows the arguments but not yet the tangents (`grad`, `vjp`,
-`linearize`), `_partial` divides that into `record_p`, the values and tokens of the graphs
-that PyTorch recorded, and `tangents_p`, the linear rest; `_transpose` makes that
-`cotangents_p`, which hands the tokens back. All share one batching rule: nested `vmap`s are
-flattened into one leading batch axis. What PyTorch does with the operands is left to
-`_evaluate` and `_cotangents`; whose function it is, to `_flat`.
+- `value_p` gives the values of the function.
+- `push_p`, its derivative, gives the values and the Jacobian times tangents.
+- `record_p` and `tangents_p` replace `push_p` where JAX knows the arguments but not yet the
+  tangents (`grad`, `vjp`, `linearize`). `record_p` gives the values, and tokens of the graphs that
+  PyTorch recorded. `tangents_p` takes the tokens and gives the Jacobian times tangents.
+- `cotangents_p`, the transpose of `tangents_p`, takes the tokens and gives the transposed Jacobian
+  times cotangents.
+
+`_partial` divides `push_p`, and `_transpose` transposes the primitives. All primitives share one
+batching rule, which flattens nested `vmap`s into one leading batch axis. `_evaluate` and
+`_cotangents` do the work in PyTorch. `_flat` holds the user's function.
 """
 
 from __future__ import annotations
@@ -28,18 +32,18 @@ from ppl_memprior.forward.torch_bridge._graphs import TOKEN_LENGTH
 
 try:
     from jax.experimental.buffer_callback import buffer_callback
-except ImportError:  # a JAX without it: the values travel through NumPy instead
+except ImportError:  # this version of JAX has none: values travel through NumPy
     buffer_callback = None  # type: ignore[assignment]
 
 
 class Carried(Protocol):
-    """What the primitives ask of the function that they carry."""
+    """What the primitives need from the function that they carry."""
 
     __name__: str
     linear: bool
 
     def outputs(self, avals: Sequence[Any]) -> tuple[jax.ShapeDtypeStruct, ...]:
-        """Shapes and dtypes of the results for arguments of these shapes and dtypes."""
+        """Return the results' shapes and dtypes for arguments of these shapes and dtypes."""
 
     def fill(self, evaluator: Callable[..., None], layout: Layout, ins: Any, outs: Any) -> None:
         """Run one evaluator on tensors."""
@@ -52,12 +56,12 @@ class Carried(Protocol):
 
 
 def differentiable(aval: Any) -> bool:
-    """Whether JAX gives an array of this type a derivative."""
+    """Whether an array of this type has a derivative in JAX."""
     return jnp.issubdtype(aval.dtype, jnp.floating)
 
 
 def unbatched_primals(layout: Layout, avals: Sequence[Any]) -> list[jax.ShapeDtypeStruct]:
-    """Shapes and dtypes of the function's own arguments, for one element of the batch."""
+    """Return the shapes and dtypes of the function's own arguments, for one batch element."""
     flags = layout.mapped[: layout.num_primals]
     return [
         jax.ShapeDtypeStruct(aval.shape[1:] if mapped else aval.shape, aval.dtype)
@@ -99,18 +103,18 @@ def _cotangents_result(*avals: Any, function: Carried, layout: Layout) -> list[A
 
 
 def no_graph() -> jax.Array:
-    """The token that stands for no graph: the forward pass is run again."""
+    """Return the token for "no graph", with which the forward pass runs again."""
     return jnp.zeros(TOKEN_LENGTH, np.int32)
 
 
 def with_token(layout: Layout, mapped: bool) -> Layout:
-    """Layout of `tangents_p` for a layout of `push_p`."""
+    """Return the layout of `tangents_p` that belongs to a layout of `push_p`."""
     count = layout.num_primals
     return layout._replace(mapped=(*layout.mapped[:count], mapped, *layout.mapped[count:]))
 
 
 def value_layout(layout: Layout) -> Layout:
-    """Layout of `value_p` for a layout of `push_p` or `record_p`."""
+    """Return the layout of `value_p` that belongs to a layout of `push_p` or `record_p`."""
     batch = None if layout.one_point else layout.batch
     return layout._replace(batch=batch, mapped=layout.mapped[: layout.num_primals], wrt=())
 
@@ -140,9 +144,9 @@ def _value_jvp(
 def _record_jvp(
     primals: Sequence[Any], tangents: Sequence[Any], *, function: Carried, layout: Layout
 ) -> tuple[Any, Any]:
-    # The derivative of a value inside a derivative. What is linear in between is not evaluated at
-    # a point that moves (`_linear_jvp` refuses), so nobody will ask for this graph. Of a linear
-    # function somebody may: the forward pass is run again.
+    # Here a recorded value is itself differentiated. Unless the function is linear, `_linear_jvp`
+    # then refuses second derivatives, so no backward pass will need the graph. If the function is
+    # linear, a backward pass may need it, and runs the forward pass again.
     unrecorded = layout._replace(wrt=())
     values, out_tangents = _value_jvp(primals, tangents, function=function, layout=unrecorded)
     token = (
@@ -166,7 +170,7 @@ def _push_jvp(
         layout=with_token(layout, mapped=False),
     )
     moved = [*map(_no_tangent, results[: len(results) - len(derivatives)])]
-    if not all(isinstance(tangent, ad.Zero) for tangent in tangents[:count]):  # it is linear
+    if not all(isinstance(tangent, ad.Zero) for tangent in tangents[:count]):  # function is linear
         inner = value_layout(layout)
         _, moved = _value_jvp(primals[:count], tangents[:count], function=function, layout=inner)
     return results, [*moved, *derivatives]
@@ -177,7 +181,7 @@ def _no_tangent(value: Any) -> ad.Zero:
 
 
 def _refuse_second_derivative(function: Carried, tangents: Sequence[Any]) -> None:
-    if function.linear:  # its derivative is the same everywhere
+    if function.linear:  # a linear function has the same derivative everywhere
         return
     if not all(isinstance(tangent, ad.Zero) for tangent in tangents):
         raise NotImplementedError(
@@ -194,7 +198,10 @@ def _linear_jvp(
     function: Carried,
     layout: Layout,
 ) -> tuple[Any, Any]:
-    """Both derivative primitives are linear in what follows the function's arguments and token."""
+    """Differentiate `tangents_p` or `cotangents_p`, which are linear in all but some operands.
+
+    They are not linear in the function's arguments and the token, which come first.
+    """
     count = layout.num_primals + 1
     _refuse_second_derivative(function, tangents[: layout.num_primals])
     linear = [ad.instantiate_zeros(tangent) for tangent in tangents[count:]]
@@ -216,7 +223,7 @@ def _batching_rule(
     function: Carried,
     layout: Layout,
 ) -> tuple[list[Any], list[int | None]]:
-    """Fold one more batch axis into the leading one, sharing what no `vmap` has mapped."""
+    """Fold one more batch axis into the leading one. Operands that are not mapped stay shared."""
     size = next(x.shape[d] for x, d in zip(operands, dims, strict=True) if d is not None)
     inner = layout.batch
     folded, flags = [], []
@@ -232,7 +239,7 @@ def _batching_rule(
     total = size if inner is None else size * inner
     after = layout._replace(batch=total, mapped=tuple(flags))
     outputs = primitive.bind(*folded, function=function, layout=after)
-    # The values beside tangents have no batch axis while all tangents are at one point.
+    # The values of `push_p` have no batch axis as long as all tangents are at one point.
     values = 0
     if primitive is push_p and layout.one_point:
         values = len(function.outputs(unbatched_primals(after, folded)))
@@ -252,7 +259,7 @@ def _batching_rule(
 def _through_buffers(
     evaluator: Callable[..., None], result: Callable[..., Any], *args: Any, **params: Any
 ) -> Any:
-    """PyTorch reads and writes JAX's own buffers."""
+    """Call PyTorch with JAX's own buffers, on a CPU."""
     function, layout = params["function"], params["layout"]
 
     def callback(_: Any, outs: Any, *ins: Any) -> None:
@@ -265,7 +272,7 @@ def _through_buffers(
 def _through_cuda_buffers(
     evaluator: Callable[..., None], result: Callable[..., Any], *args: Any, **params: Any
 ) -> Any:
-    """PyTorch reads and writes JAX's own buffers, in the order of JAX's stream."""
+    """Call PyTorch with JAX's own buffers, on a CUDA device and on JAX's stream."""
     function, layout = params["function"], params["layout"]
 
     def callback(context: Any, outs: Any, *ins: Any) -> None:
@@ -281,7 +288,7 @@ def _through_cuda_buffers(
 def _through_numpy(
     evaluator: Callable[..., None], result: Callable[..., Any], *args: Any, **params: Any
 ) -> Any:
-    """PyTorch works on host copies: any device, any JAX."""
+    """Call PyTorch with copies in host memory, for any device and any version of JAX."""
     function, layout, structs = params["function"], params["layout"], result(*args, **params)
 
     def callback(*ins: Any) -> list[np.ndarray]:

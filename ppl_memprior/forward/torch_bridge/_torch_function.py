@@ -2,8 +2,8 @@
 
 `torch_function` wraps a function of tensors for `jit`, `grad`, `jvp`, `vmap`, `linearize`,
 `jacfwd`, `jacrev`, `lax.scan` and NumPyro's samplers. The derivatives are PyTorch's own.
-`_primitives` shows the function to JAX, `_evaluate` evaluates it in PyTorch. A simulator's own
-module knows its inputs, units and batches.
+`_primitives` shows the function to JAX, and `_evaluate` evaluates it in PyTorch. Inputs, units and
+batches of a simulator are left to the simulator's own module.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ def torch_function(
     `fn` gets copies of JAX's arrays, on a CPU or a CUDA device. Its results are copied once into
     JAX's output buffers. So `fn` cannot change an array of the caller.
 
-    `fn` must be pure. It must not change its arguments in place; a change raises an error, on a CPU
-    also where NumPy makes it. It must not call JAX, because JAX is waiting for its result. If
-    `fn` is differentiated, all its operations on its arguments must be differentiable in PyTorch. A
-    result without an autograd graph is refused, never taken for a constant.
+    `fn` must be pure. It must not change its arguments in place: a change raises an error, on a CPU
+    also a change by NumPy. It must not call JAX, because JAX is waiting for its result. If `fn` is
+    differentiated, all its operations on its arguments must be differentiable in PyTorch. A result
+    without an autograd graph is refused, and never taken for a constant.
 
     Args:
         fn: function of real tensors that returns a pytree of tensors. Arguments may be in any
@@ -54,11 +54,11 @@ def torch_function(
             becomes one call of `batched`. Without it, `fn` is called once for each slice.
         max_batch: longest leading axis that `batched` gets. Longer batches are split into
             consecutive calls, so PyTorch's memory is bounded. None means no limit.
-        constant: declares results whose derivative with respect to all arguments is zero: because
-            they do not depend on the arguments, or because they shall not be differentiated. True
-            or False holds for all results. A pytree of them, such as `(False, True)`, has the
-            results' structure or a prefix of it. Integer results need no declaration. For an
-            argument without derivative use `jax.lax.stop_gradient` at the call.
+        constant: which results do not depend on the arguments, or shall not be differentiated.
+            Their derivative with respect to all arguments is zero. True or False holds for all
+            results. A pytree of booleans, such as `(False, True)`, has the results' structure or a
+            prefix of it. Integer results need no declaration. For an argument without derivative
+            use `jax.lax.stop_gradient` at the call.
         linear: whether `fn` is linear in all its arguments of floating dtype together. Then
             `jax.linear_transpose` works, and second derivatives are zero. The derivative along a
             tangent is the value at the tangent, so `fn` needs no forward mode.
@@ -71,8 +71,8 @@ def torch_function(
 
     Raises:
         ImportError: PyTorch is not installed.
-        ValueError: `max_batch` is less than one; at the first call, a `constant` that does not fit
-            the results.
+        ValueError: `max_batch` is less than one. At the first call: `constant` does not fit the
+            results.
 
     Example::
 
@@ -115,8 +115,8 @@ class TorchFunction:
             What the function returns, with an array in the place of every tensor.
 
         Raises:
-            TypeError: no array among the arguments, or one that cannot cross to PyTorch.
-            RuntimeError: the PyTorch function raised; the message is its own.
+            TypeError: there is no array among the arguments, or PyTorch cannot take one of them.
+            RuntimeError: the PyTorch function raised an error. The message contains its message.
         """
         leaves, tree = jax.tree.flatten((args, kwargs))
         if not leaves:

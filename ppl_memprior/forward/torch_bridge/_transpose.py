@@ -1,7 +1,7 @@
-"""How JAX transposes the bridge's primitives, which is what reverse mode does last.
+"""How JAX transposes the bridge's primitives. Transposition is the last step of reverse mode.
 
-`tangents_p` and `cotangents_p` are each other's transpose. `push_p` is transposed in its tangents,
-and `value_p` where its function is linear. The primitives themselves are in `_primitives`.
+`tangents_p` and `cotangents_p` are each other's transpose. `push_p` is transposed in its tangents.
+`value_p` can be transposed only if its function is linear. `_primitives` defines the primitives.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ from ppl_memprior.forward.torch_bridge._primitives import (
 
 
 def _sum_over_batch(layout: Layout, value: Any, mapped: bool) -> Any:
-    """Cotangent of an operand that all elements of the batch share."""
+    """Return an operand's cotangent, summed if all elements of the batch share the operand."""
     return value if layout.batch is None or mapped else jnp.sum(value, axis=0)
 
 
 def _value_transpose(
     cotangents: Sequence[Any], *operands: Any, function: Carried, layout: Layout
 ) -> list[Any]:
-    """A linear function is its own derivative, at any point."""
+    """Transpose a linear function, which is its own derivative at any point."""
     if not function.linear:
         raise NotImplementedError(
-            f"{function.__name__}: only a linear function can be transposed. If it is one, say so "
-            "with torch_function(..., linear=True); otherwise transpose its derivative, "
-            "jax.vjp(function, x)[1]."
+            f"{function.__name__}: only a linear function can be transposed. If the function is "
+            "linear, say so with torch_function(..., linear=True). Otherwise transpose its "
+            "derivative: jax.vjp(function, x)[1]."
         )
     wrt = tuple(i for i, operand in enumerate(operands) if ad.is_undefined_primal(operand))
     avals = [operand.aval if ad.is_undefined_primal(operand) else operand for operand in operands]
@@ -96,7 +96,7 @@ def _cotangents_transpose(
 def _push_transpose(
     cotangents: Sequence[Any], *operands: Any, function: Carried, layout: Layout
 ) -> list[Any]:
-    """The values do not depend on the tangents, so their cotangents go nowhere."""
+    """Transpose in the tangents. The values do not depend on them, so their cotangents drop out."""
     count = layout.num_primals
     outputs = function.outputs(unbatched_primals(layout, operands[:count]))
     transposed = _tangents_transpose(
