@@ -1,7 +1,7 @@
-"""What the fields of a model of the subsurface may hold, and what is said of those that do not.
+"""What values a field of a model may have, and what an error says about other values.
 
-A value may be impossible (a negative velocity), beyond what the time step is stable for, or so far
-off that another unit must have been meant. Which field has which limits is left to `deepwave`.
+A value may be impossible (a negative velocity), too high for a stable time step, or so far off that
+it must be in another unit. `_operators` says which field has which limits.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-# Nothing lighter, kg/m^3, carries waves faster, m/s: hydrogen is fastest among gases.
+# A medium with a density below the first number, kg/m^3, is a gas. No gas carries waves faster than
+# the second number, m/s: hydrogen is the fastest.
 _LIGHT, _FAST_IN_GAS = 30.0, 1500.0
 _POSITIVE = (
     "velocities must be positive. A prior that can reach this needs a positive support or bounds."
@@ -22,16 +23,17 @@ _NEGATIVE = "velocities of S waves must not be negative. A prior that can reach 
 
 
 class Limits(NamedTuple):
-    """What one field of a model may hold.
+    """The limits of one field of a model.
 
     Attributes:
-        name: of the field.
-        unit: of its values.
-        low, high: values that it may not leave; None where there is no limit.
+        name: name of the field.
+        unit: unit of its values.
+        low, high: lowest and highest value; None if there is no limit.
         closed: whether `low` itself is allowed.
-        advice_low, advice_high: what an error adds about a value beyond.
-        reach: what the largest value of a model must reach, or the unit cannot be meant; or None.
-        advice_reach: what an error adds about a model that does not.
+        advice_low, advice_high: end of the message about a value below `low` or above `high`.
+        reach: value that the highest value of a model must reach. A model that does not reach it is
+            in another unit. None skips this check.
+        advice_reach: end of the message about a model that does not reach it.
     """
 
     name: str
@@ -45,7 +47,7 @@ class Limits(NamedTuple):
     advice_reach: str = ""
 
     def inside(self, values: Any) -> Any:
-        """Which values of an array or tensor are allowed; none that is not a number."""
+        """Say which values of an array or tensor are allowed. NaN and infinity are not."""
         allowed = abs(values) < float("inf")
         if self.low is not None:
             allowed = allowed & (values >= self.low if self.closed else values > self.low)
@@ -54,7 +56,7 @@ class Limits(NamedTuple):
         return allowed
 
     def check(self, values: NDArray[Any]) -> None:
-        """Raise `ValueError` that names a value which is not allowed."""
+        """Raise a `ValueError` if a value is not allowed. The message names the value."""
         if not np.all(np.isfinite(values)):
             raise ValueError(
                 f"the {self.name} model has {np.count_nonzero(~np.isfinite(values))} non-finite "
@@ -73,23 +75,26 @@ class Limits(NamedTuple):
         )
 
     def in_another_unit(self, highest: Any) -> Any:
-        """Whether the largest value of a model, or of each of several, shows another unit."""
+        """Whether the highest value of a model, or of each of several models, has another unit."""
         return (highest > 0) & (highest < (0.0 if self.reach is None else self.reach))
 
     def unit_message(self, highest: float) -> str:
-        """What to say of a model whose largest value shows another unit."""
+        """Return the message about a model whose highest value is in another unit."""
         return f"the highest {self.name} is {highest:g} {self.unit}, {self.advice_reach}"
 
 
 def velocity_limits(name: str, lowest: float, highest: float) -> Limits:
-    """Limits of a velocity whose largest value in a model is between two bounds, m/s."""
+    """Return the limits of a velocity, m/s.
+
+    No velocity may exceed `highest`. The highest velocity of a model must reach `lowest`.
+    """
     beyond = (
         f"max_velocity = {highest:g} m/s, for which the time step is stable. Raise max_velocity "
         "(smaller time steps, slower) or bound the model."
     )
     too_slow = (
-        f"but on this grid and at this peak frequency nothing below {lowest:g} m/s is longer than "
-        "a grid cell, so it cannot be meant. Velocities are in m/s: is the model in km/s?"
+        f"but at this peak frequency, nothing below {lowest:g} m/s has waves longer than a grid "
+        "cell. Velocities are in m/s: is the model in km/s?"
     )
     return Limits(
         name,
@@ -104,9 +109,10 @@ def velocity_limits(name: str, lowest: float, highest: float) -> Limits:
 
 
 def shear_limits(lowest: float) -> Limits:
-    """Limits of the velocity of S waves, m/s, where P waves must reach `lowest`.
+    """Return the limits of the velocity of S waves, m/s. `lowest` is what P waves must reach.
 
-    S waves may be slow, but a tenth of what is shorter than a grid cell is no wave on that grid.
+    S waves may be slow. But S waves slower than a tenth of `lowest` are shorter than a tenth of a
+    grid cell. The grid cannot carry such waves.
     """
     return Limits(
         "S velocity",
@@ -116,15 +122,15 @@ def shear_limits(lowest: float) -> Limits:
         advice_low=_NEGATIVE,
         reach=lowest / 10,
         advice_reach=(
-            f"but on this grid and at this peak frequency nothing below {lowest / 10:g} m/s is "
-            "longer than a tenth of a grid cell, so it cannot be meant. Velocities are in m/s: is "
-            "the model in km/s? A fluid has S velocities of 0 everywhere."
+            f"but at this peak frequency, nothing below {lowest / 10:g} m/s has waves longer than "
+            "a tenth of a grid cell. Velocities are in m/s: is the model in km/s? A fluid has S "
+            "velocities of 0 everywhere."
         ),
     )
 
 
 def density_limits(low: float, high: float) -> Limits:
-    """Limits of a density, kg/m^3."""
+    """Return the limits of a density, kg/m^3."""
     between = (
         f"density_range = ({low:g}, {high:g}) kg/m^3, for which the time step is stable. Widen "
         "density_range (smaller time steps, slower) or bound the model."
@@ -143,7 +149,7 @@ def density_limits(low: float, high: float) -> Limits:
 
 
 def checked_range(density_range: Sequence[float], max_velocity: float) -> tuple[float, float]:
-    """A range of densities, kg/m^3, that suits velocities up to `max_velocity`, m/s."""
+    """Return a range of densities, kg/m^3, after checks. It must suit `max_velocity`, m/s."""
     values = tuple(float(value) for value in density_range)
     if len(values) != 2 or not (0 < values[0] <= values[1] < math.inf):
         raise ValueError(
@@ -152,7 +158,8 @@ def checked_range(density_range: Sequence[float], max_velocity: float) -> tuple[
         )
     if values[1] < _LIGHT and max_velocity > _FAST_IN_GAS:
         raise ValueError(
-            f"density_range = {values} kg/m^3 is that of a gas, where no wave is as fast as "
-            f"max_velocity = {max_velocity:g} m/s. Densities are in kg/m^3: is it in g/cm^3?"
+            f"density_range = {values} kg/m^3 is the range of a gas, and in a gas no wave is as "
+            f"fast as max_velocity = {max_velocity:g} m/s. Densities are in kg/m^3: is the range "
+            "in g/cm^3?"
         )
     return values[0], values[1]

@@ -28,12 +28,12 @@ from ppl_memprior.forward.waves._limits import (
 from ppl_memprior.forward.waves._propagate import Physics, Relation, Shots, deepwave
 from ppl_memprior.forward.waves._wave_equation import WaveEquation
 
-# Sum of the absolute coefficients of the staggered first derivative by order of accuracy; a
-# staggered scheme is stable for Courant numbers up to its inverse.
+# Sum of the absolute coefficients of the staggered first derivative, by order of accuracy. A
+# staggered scheme is stable for Courant numbers up to the inverse of this sum.
 _STAGGERED_SUM = {2: 1.0, 4: 7 / 6, 6: 149 / 120, 8: 2161 / 1680}
 _COURANT = 0.6  # Deepwave's own choice
 
-# The channels of Deepwave, whose first axis is y, by the names used here.
+# Deepwave's names of sources and receivers by the names used here. Deepwave's first axis is y.
 _RECEIVERS = {"pressure": "p", "vz": "y", "vx": "x"}
 _SOURCES = {"explosion": "pressure_rate", "fz": "y", "fx": "x"}
 
@@ -138,7 +138,7 @@ class ScalarBorn(WaveEquation):
         velocity_limits("background velocity", *self._speeds).check(background)
         background.setflags(write=False)
         object.__setattr__(self, "velocity", background)
-        # It tells of a change since older versions of Deepwave, which concerns nobody here.
+        # The warning is about a change since older versions of Deepwave. It does not matter here.
         warnings.filterwarnings(
             "ignore", "dv is non-zero in the outermost cells", deepwave().MigrationWarning
         )
@@ -156,7 +156,7 @@ class ScalarBorn(WaveEquation):
 
         limits = (Limits("velocity perturbation", "m/s"),)
         highest = _highest_float32(self.max_velocity)
-        # Deepwave has no forward mode for it, which a linear function does not need.
+        # Deepwave has no forward mode for Born modelling. A linear function does not need one.
         return Physics(limits, solve, highest, histories=1, cells=self.survey.shape, linear=True)
 
 
@@ -242,8 +242,8 @@ class ElasticWave(WaveEquation):
     pressure per time, Pa/s. With "fz" (down) or "fx" it is a component of f, a force per volume,
     N/m^3.
 
-    vz and fz are half a cell below the cell of their receiver or source, vx and fx half a cell
-    beyond it. To make room, the last row and the last column are repeated once. Velocity is
+    vz and fz are half a cell below the cell of their receiver or source. vx and fx are half a cell
+    farther along x. To make room, the last row and the last column are repeated once. Velocity is
     recorded half an internal time step before pressure.
 
     `max_velocity` is the highest velocity of P waves, `min_velocity` the lowest velocity of S
@@ -317,7 +317,7 @@ class ElasticWave(WaveEquation):
                 density_limits(low, high),
             ),
             solve,
-            # The stiffness along an axis and across it add up, to twice rho vp^2 at most.
+            # The stiffnesses along an axis and across it add up to at most twice rho vp^2.
             self.max_velocity * _staggered_factor(self.accuracy, 2.0 * high / low),
             histories=5,
             cells=(self.survey.shape[0] + 1, self.survey.shape[1] + 1),
@@ -327,17 +327,17 @@ class ElasticWave(WaveEquation):
 
 
 def _highest_float32(velocity: float) -> float:
-    """The velocity, or the float32 next to it where that is higher and so can be in a model."""
+    """Return the velocity, or its float32 value if that is higher: a model may contain it."""
     return max(velocity, float(np.float32(velocity)))
 
 
 def _staggered_factor(accuracy: int, contrast: float) -> float:
-    """By what a velocity must be raised for a staggered time step to be stable.
+    """Return the factor on a velocity for which a staggered time step is stable.
 
-    The largest eigenvalue of the discrete operator is bounded by that of the largest stiffness with
-    the smallest density, whichever cells they are in. Deepwave takes the same bound of the models
-    at hand, and refuses those beyond; here it is one of all models that are allowed, so that none
-    is refused and no batch of models differs from its members.
+    The largest eigenvalue of the discrete operator is bounded by the eigenvalue for the largest
+    stiffness and the smallest density, even if they are in different cells. Deepwave computes this
+    bound from the models of a call, and refuses models beyond it. The bound here holds for all
+    allowed models. So none of them is refused, and each has the same data in a batch as alone.
     """
     # The last factor leaves room for rounding in float32.
     return max(1.0, _COURANT * _STAGGERED_SUM[accuracy] * math.sqrt(contrast)) * (1 + 1e-6)
@@ -351,8 +351,9 @@ def _bulk_modulus_message(vp: NDArray[Any], vs: NDArray[Any], rho: NDArray[Any])
     worst = np.unravel_index(np.argmax(vs / vp), vp.shape)
     return (
         f"the S velocity is {vs[worst]:g} m/s where the P velocity is {vp[worst]:g} m/s, in cell "
-        f"{tuple(int(i) for i in worst)}; it must be below {vp[worst] * math.sqrt(0.75):g} m/s "
-        "there (sqrt(3)/2 of it), for the bulk modulus to be positive."
+        f"{tuple(int(i) for i in worst)}; there the S velocity must be below "
+        f"{vp[worst] * math.sqrt(0.75):g} m/s, sqrt(3)/2 times the P velocity, for the bulk "
+        "modulus to be positive."
     )
 
 
@@ -365,7 +366,7 @@ def _check_names(what: str, names: Sequence[str], known: dict[str, str]) -> None
 
 
 def _one_cell_more(values: Any) -> Any:
-    """A field with its last row and its last column repeated."""
+    """Return a field with its last row and its last column repeated."""
     torch = require("torch")
     values = torch.cat([values, values[..., -1:, :]], dim=-2)
     return torch.cat([values, values[..., :, -1:]], dim=-1)

@@ -1,9 +1,10 @@
 """Wave propagation on tensors: one model or many, all shots or a few at a time.
 
-`Propagation` turns one physics, a function that propagates some shots through some models, into
-the two functions of tensors that a wave equation gives to the bridge. It knows which models are
-valid, folds models into Deepwave's shot dimension, bounds memory and takes Fourier components;
-what is solved is left to `deepwave`, what the user may ask for to `wave_equation`.
+A `Physics` holds a function that propagates some shots through some models. `Propagation` makes two
+functions of tensors from it, which a wave equation gives to the bridge: one for a single model and
+one for a batch. `Propagation` finds out which models are valid, folds models into Deepwave's shot
+dimension, bounds the memory and takes Fourier components. `_operators` states the equations, and
+`_wave_equation` checks the user's settings.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ class Relation(NamedTuple):
     """A condition on several fields at once.
 
     Attributes:
-        holds: function of the fields, arrays or tensors, that says where it holds.
-        message: function of the fields, arrays, that says where it does not.
+        holds: function of the fields (arrays or tensors) that says in which cells it holds.
+        message: function of the fields (arrays) that returns the error if it does not hold.
     """
 
     holds: Callable[..., Any]
@@ -48,15 +49,15 @@ class Physics(NamedTuple):
     """What distinguishes one wave equation from another.
 
     Attributes:
-        fields: limits of every field of a model, in the order of the arguments.
-        solve: function (fields, shots, settings) to the data of these shots, of shape (shots,
-            components, receivers, nt). The fields have shape (nz, nx) or (shots, nz, nx).
+        fields: limits of each field of a model, in the order of the arguments.
+        solve: function of (fields, shots, settings) that returns the data of these shots, shape
+            (shots, components, receivers, nt). The fields have shape (nz, nx) or (shots, nz, nx).
         max_velocity: the velocity, m/s, for which the time step must be stable.
-        histories: wavefields that a gradient needs at every time sample.
-        cells: cells of the grid, without absorbing boundaries.
+        histories: number of wavefields that a gradient needs at every time sample.
+        cells: shape of the grid without absorbing boundaries.
         relation: a condition on several fields, or None.
-        components: how many are recorded; None where data have no axis for them.
-        linear: whether data are a linear function of the fields.
+        components: number of recorded components; None if the data have no axis of components.
+        linear: whether the data are a linear function of the fields.
     """
 
     fields: tuple[Limits, ...]
@@ -74,12 +75,12 @@ class Propagation:
     """One physics and survey as functions of tensors.
 
     Attributes:
-        physics: what to solve.
+        physics: the equation to solve.
         survey: sources and receivers.
-        settings: what every Deepwave call is given.
-        shots_per_group: shots that propagate, and are stored, together.
-        segments: parts of the time axis of which one is stored at a time.
-        frequencies: Fourier components to take, Hz, or None for all time samples.
+        settings: keyword arguments of every Deepwave call.
+        shots_per_group: number of shots that propagate, and are stored, together.
+        segments: number of parts of the time axis. A gradient stores one part at a time.
+        frequencies: frequencies of the Fourier components to return, Hz, or None for all samples.
     """
 
     physics: Physics
@@ -101,13 +102,13 @@ class Propagation:
         )
 
     def one(self, *fields: Any) -> Any:
-        """Data of one model, fields of shape (nz, nx); NaN where the model is not valid."""
+        """Return the data of one model, fields of shape (nz, nx): NaN if it is not valid."""
         if not self._valid(fields):
             return self._nothing([field[None] for field in fields])[0]
         return self._data(fields, None)[0]
 
     def many(self, *fields: Any) -> Any:
-        """Data of n models, fields of shape (n, nz, nx), propagated together."""
+        """Return the data of n models, fields of shape (n, nz, nx): NaN for models not valid."""
         torch = require("torch")
         valid = self._valid(fields)
         good = valid.nonzero()[:, 0]
@@ -121,7 +122,7 @@ class Propagation:
         return torch.cat([data, self._nothing([field[bad] for field in fields])])[order]
 
     def _valid(self, fields: Sequence[Any]) -> Any:
-        """For every model, whether all of its values are allowed."""
+        """Say for each model whether all of its values are allowed."""
         values = [field.detach() for field in fields]
         limits = self.physics.fields
         allowed = [limit.inside(v) for limit, v in zip(limits, values, strict=True)]
@@ -131,18 +132,21 @@ class Propagation:
         for limit, v in zip(limits, values, strict=True):
             highest = v.flatten(-2).amax(-1)
             wrong = limit.in_another_unit(highest)
-            if bool(wrong.all()):  # not a sampler on its way through
+            if bool(wrong.all()):  # some wrong models among good ones are a sampler's proposals
                 warnings.warn(limit.unit_message(float(highest.max())), stacklevel=2)
             valid = valid & ~wrong
         return valid
 
     def _nothing(self, fields: Sequence[Any]) -> Any:
-        """NaN in the place of data, and in the place of gradients."""
+        """Return NaN in the place of data. The gradients are NaN too."""
         nan = sum(field.sum((1, 2)) for field in fields) * float("nan")
         return nan.reshape(-1, *(1 for _ in self.shape)).expand(-1, *self.shape)
 
     def _data(self, fields: Sequence[Any], models: int | None) -> Any:
-        """Data (models, *shape) of valid models; fields have a models' axis unless it is None."""
+        """Return the data of valid models, shape (models, *shape).
+
+        The fields have an axis of models, unless `models` is None.
+        """
         torch = require("torch")
         groups = list(self._groups())
         bounded = len(groups) > 1 or self.segments > 1
@@ -164,7 +168,7 @@ class Propagation:
             yield slice(start, start + self.shots_per_group)
 
     def _solve(self, group: slice, models: int | None, segments: int, *fields: Any) -> Any:
-        """Data (models, shots of the group, components, receivers, nt), in one Deepwave call."""
+        """Make one Deepwave call: (models, shots of the group, components, receivers, nt)."""
         torch = require("torch")
         survey, count = self.survey, models or 1
         sources = torch.tensor(survey.source_locations[group], device=fields[0].device)
@@ -187,7 +191,7 @@ class Propagation:
         return data.unflatten(0, (count, shots))
 
     def _fourier(self, data: Any) -> Any:
-        """Fourier components (..., frequencies, 2) of data (..., nt)."""
+        """Return the Fourier components (..., frequencies, 2) of data (..., nt)."""
         torch = require("torch")
         basis = torch.tensor(fourier_basis(self.frequencies or (), self.survey))
         basis = basis.to(dtype=data.dtype, device=data.device)
@@ -195,34 +199,35 @@ class Propagation:
 
 
 def fourier_basis(frequencies: Sequence[float], survey: Survey) -> NDArray[np.float64]:
-    """Real and imaginary part of exp(-2 pi i f n dt), shape (nt, frequencies, 2)."""
+    """Return the real and imaginary part of exp(-2 pi i f n dt), shape (nt, frequencies, 2)."""
     cycles = np.outer(np.arange(survey.num_times), np.asarray(frequencies) * survey.dt)
-    # Whole cycles are taken off before they cost digits.
+    # Subtract whole cycles first: a large phase would have fewer accurate digits.
     phase = 2 * np.pi * (cycles - np.rint(cycles))
     return np.stack([np.cos(phase), -np.sin(phase)], axis=-1)
 
 
 @functools.cache
 def deepwave() -> ModuleType:
-    """Deepwave, imported without what it announces.
+    """Return Deepwave, imported without its warnings.
 
     Raises:
         ImportError: PyTorch or Deepwave is not installed.
     """
     require("torch")
     with warnings.catch_warnings():
-        # Deepwave's import announces that torch.jit.script is deprecated, many times.
+        # Deepwave's import warns many times that torch.jit.script is deprecated.
         warnings.simplefilter("ignore", DeprecationWarning)
         return require("deepwave")
 
 
 @functools.cache
 def _recomputed() -> Any:
-    """An autograd function that stores no wavefields until its gradient is asked for.
+    """Return an autograd function that stores no wavefields until its gradient is asked for.
 
-    `torch.utils.checkpoint` cannot let go of what Deepwave stores, and Deepwave's own checkpointing
-    in time refuses to work under `torch.autograd.grad`, which the bridge uses. So the graph is made
-    and differentiated in here, for the latter in a thread that is under no `grad`.
+    `torch.utils.checkpoint` cannot release what Deepwave stores. Deepwave's own checkpointing in
+    time refuses to work under `torch.autograd.grad`, which the bridge uses. So the backward pass of
+    this function makes the graph and differentiates it. With checkpointing in time, it does so in
+    another thread, in which no `torch.autograd.grad` runs.
     """
     torch = require("torch")
 

@@ -22,15 +22,15 @@ from ppl_memprior.forward.survey import BANDWIDTH, Survey, value_key
 from ppl_memprior.forward.torch_bridge._torch_function import TorchFunction, torch_function
 from ppl_memprior.forward.waves._propagate import Physics, Propagation, deepwave
 
-# Below this many grid cells per shortest wavelength, finite differences visibly disperse.
+# With fewer grid cells per shortest wavelength, finite differences visibly disperse.
 _POINTS_PER_WAVELENGTH = 4.0
 
-# The wavelength of the fastest wave at the peak frequency, in grid cells: beyond these, lengths,
-# times and velocities do not have the units that they are taken to have. One unit of a thousand
-# mistaken for another moves usual values, some ten to some hundred cells, far outside; a coherent
-# system of other units does not move them at all.
+# Limits of the wavelength of the fastest wave at the peak frequency, in grid cells. Usual
+# wavelengths are some ten to some hundred cells. A wavelength outside of the limits means that a
+# length, a time or a velocity is in another unit. If one unit is wrong by a factor of a thousand, a
+# usual wavelength is far outside. A coherent system of other units does not change it at all.
 _FEWEST_CELLS, _MOST_CELLS = 1.0, 3000.0
-_SLOWEST = 1e-3  # min_velocity, as a share of max_velocity
+_SLOWEST = 1e-3  # limit of min_velocity, as a share of max_velocity
 
 _ITEMSIZE = {"float32": 4, "float64": 8}  # bytes
 
@@ -73,9 +73,9 @@ class WaveEquation(ABC):
 
     Raises:
         ImportError: PyTorch or Deepwave is not installed.
-        ValueError: a setting out of range, or evidently in another unit: fewer than 1 or more than
-            3,000 grid cells per wavelength of `max_velocity` at the peak frequency. The message
-            names the value. Any coherent system of units passes.
+        ValueError: a setting is out of range or evidently in another unit. For example, the
+            wavelength of `max_velocity` at the peak frequency must have 1 to 3,000 grid cells. The
+            message names the value. Any coherent system of units passes.
     """
 
     survey: Survey
@@ -104,17 +104,17 @@ class WaveEquation(ABC):
 
     @abstractmethod
     def _physics(self) -> Physics:
-        """What to solve; checks the settings that are the equation's own."""
+        """Return the equation to solve. Check the settings that only this equation has."""
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """Shape of a model: (nz, nx), or (fields, nz, nx) where the equation takes several."""
+        """Shape of a model: (nz, nx), or (fields, nz, nx) if the equation takes several fields."""
         count = len(self._equation.fields)  # type: ignore[attr-defined]
         return self.survey.shape if count == 1 else (count, *self.survey.shape)
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Shape of the data: (shots, receivers, nt), with components first where there are any.
+        """Shape of the data: (shots, receivers, nt), with components first if there are any.
 
         With `frequencies`, (frequencies, 2) takes the place of nt.
         """
@@ -126,7 +126,7 @@ class WaveEquation(ABC):
         return int(self._shot_memory(4) * self._group(4))
 
     def _apply(self, *models: jax.typing.ArrayLike) -> jax.Array:
-        """Data of one model, its fields checked as far as their values are known."""
+        """Return the data of one model. Check its fields if their values are known."""
         limits = self._equation.fields  # type: ignore[attr-defined]
         arrays = [
             jnp.asarray(real_array(f"the {limit.name} model", model))
@@ -159,7 +159,7 @@ class WaveEquation(ABC):
         return _rebuild, (type(self), {f.name: getattr(self, f.name) for f in fields(self)})
 
     def _function(self, itemsize: int) -> TorchFunction:
-        """The bridge to a propagation of models of 4 or 8 bytes a value."""
+        """Return the bridge to the propagation of models with 4 or 8 bytes for each value."""
         propagation = self._propagation(itemsize)
         memory = self._shot_memory(itemsize) * propagation.shots_per_group
         return torch_function(
@@ -177,7 +177,7 @@ class WaveEquation(ABC):
             "dt": self.survey.dt,
             "accuracy": self.accuracy,
             "pml_width": self.pml_width,
-            # Inferred from the wavelet and the model where they are not given.
+            # Without the next two, Deepwave would infer them from the wavelet and the model.
             "pml_freq": self.survey.peak_frequency,
             "max_vel": physics.max_velocity,
             "storage_mode": self.storage,
@@ -188,14 +188,14 @@ class WaveEquation(ABC):
         )
 
     def _shot_memory(self, itemsize: int) -> float:
-        """Bytes that the gradient of one model stores for every shot, at a time."""
+        """Return the bytes that the gradient of one model stores at a time for each shot."""
         physics: Physics = self._equation  # type: ignore[attr-defined]
         cells = np.prod([float(n + 2 * self.pml_width + self.accuracy) for n in physics.cells])
         samples = -(-self.survey.num_times // self.segments)
         return physics.histories * samples * float(cells) * itemsize
 
     def _group(self, itemsize: int) -> int:
-        """How many shots of a model propagate together."""
+        """Return the number of shots of a model that propagate together."""
         if self.shots_per_group is not None:
             return min(self.shots_per_group, self.survey.num_shots)
         fitting = int(self.max_memory // self._shot_memory(itemsize))
@@ -223,7 +223,7 @@ class WaveEquation(ABC):
 
     @property
     def _speeds(self) -> tuple[float, float]:
-        """Bounds of the highest velocity in a model, m/s: what fits the grid, `max_velocity`."""
+        """Bounds of a model's highest velocity, m/s: the grid's lowest, and `max_velocity`."""
         lowest = _FEWEST_CELLS * self.survey.peak_frequency * self.grid_spacing
         return lowest, self.max_velocity
 
@@ -279,13 +279,13 @@ def _check_frequencies(frequencies: Sequence[float], survey: Survey) -> None:
     for frequency in frequencies:
         if not 0 <= frequency <= nyquist * (1 + 1e-9):
             raise ValueError(
-                f"a frequency of {frequency:g} Hz cannot be told from samples of {dt:g} s; "
+                f"a frequency of {frequency:g} Hz cannot be told from samples every {dt:g} s; "
                 f"frequencies must be between 0 and {nyquist:g} Hz."
             )
     if 0 < max(frequencies) < peak / 100:
         raise ValueError(
             f"frequencies up to {max(frequencies):g} Hz hold nothing of a wavelet whose peak "
-            f"frequency is {peak:g} Hz; frequencies are in Hz. Are they in kHz?"
+            f"frequency is {peak:g} Hz. Frequencies are in Hz: are these in kHz?"
         )
 
 
