@@ -217,6 +217,19 @@ class WeightedExamples(LearnedPrior):
         weights = self._held_weights()
         return [(examples, examples.core_dims), (weights, weights.core_dims)]
 
+    def prepared_examples(self) -> Examples | None:
+        """The screened examples in memory; see `LearnedPrior.prepared_examples`."""
+        if isinstance(self.examples, HostRows) or self.batch_shape:
+            return None
+        prepared: Examples = self._tables()[0][0]
+        return prepared if prepared.table is not None else None
+
+    def with_prepared_examples(self, prepared: Examples) -> Self:
+        """Return a copy that does not prepare them again."""
+        duplicate = self.__copy__()
+        duplicate._prepared = prepared
+        return duplicate
+
     def __repr__(self) -> str:
         scalars = {
             name: self.__dict__[name] for name in ("sigma", "alpha") if name in self.__dict__

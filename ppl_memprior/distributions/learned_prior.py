@@ -6,6 +6,8 @@ modules read a prior through this interface, whatever its class.
 
 from __future__ import annotations
 
+from typing import Any, Self
+
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
@@ -67,6 +69,14 @@ class LearnedPrior(Distribution):
             IndexError: an index out of range. Traced indices cannot be looked at.
         """
         return self.component_means[_checks.example_indices(indices, self.num_components)]
+
+    def prepared_examples(self) -> Any:
+        """What sums over the examples prepare once, a pytree; None where there is nothing."""
+        return None
+
+    def with_prepared_examples(self, prepared: Any) -> Self:
+        """Return this prior with what `prepared_examples` of an equal one has returned."""
+        return self
 
     @property
     def bandwidth(self) -> jax.Array:

@@ -45,6 +45,8 @@ class Structure:
         non_gaussian: why a site has no residual, by observed site.
         data: the data by observed site.
         num_data: number of data that are not masked.
+        fixed_prior: whether the prior is the same for all values of the other latent sites.
+        fixed_data: the sites whose data reach them as they are, not made by JAX in the model.
     """
 
     prior_name: str
@@ -57,6 +59,8 @@ class Structure:
     non_gaussian: Mapping[str, str]
     data: Mapping[str, np.ndarray]
     num_data: int
+    fixed_prior: bool
+    fixed_data: tuple[str, ...]
 
 
 def read_model(
@@ -110,6 +114,8 @@ def read_model(
         non_gaussian=_non_gaussian(facts, depends, observed),
         data=data,
         num_data=num_data,
+        fixed_prior=facts.prior is not None,
+        fixed_data=tuple(n for n in observed if n in facts.known and facts.known[n].size),
     )
 
 

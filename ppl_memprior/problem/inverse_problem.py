@@ -16,7 +16,8 @@ from jax.typing import ArrayLike
 from numpyro.distributions import Distribution
 
 from ppl_memprior.distributions import LearnedPrior
-from ppl_memprior.problem._cache import Cache
+from ppl_memprior.problem._as_pytree import Call, Form, Leaves, taken_apart
+from ppl_memprior.problem._cache import Cache, remembered
 from ppl_memprior.problem._gaussian_site import GaussianSite, gaussian_site
 from ppl_memprior.problem._model_data import ObservedData, model_argument, numeric
 from ppl_memprior.problem._model_run import trace_model
@@ -74,6 +75,8 @@ class InverseProblem:
         self.non_gaussian = dict(structure.non_gaussian)
         self.data = dict(structure.data)
         self.num_data = structure.num_data
+        self.fixed_prior = structure.fixed_prior
+        self.fixed_data = structure.fixed_data
         self._cache = Cache()
 
     @property
@@ -279,6 +282,37 @@ class InverseProblem:
             scale = 1.0 if site["scale"] is None else site["scale"]
             total = total + jnp.sum(scale * site["fn"].log_prob(site["value"]))
         return total
+
+
+    def _taken_apart(self) -> tuple[Leaves, Form]:
+        def make() -> tuple[Leaves, Form]:
+            call = Call(self.model, self.args, self.kwargs)
+            attributes = {name: getattr(self, name) for name in _WITHOUT_NUMBERS}
+            return taken_apart(call, self.prior, self.data, attributes)
+
+        return remembered(self, "leaves and form", make)
+
+    @classmethod
+    def _put_together(cls, form: Form, leaves: Leaves) -> InverseProblem:
+        problem = object.__new__(cls)
+        problem.model, problem.args, problem.kwargs = form.call(leaves)
+        problem.prior, problem.data = leaves.ready_prior(), leaves.data
+        vars(problem).update(form.attributes)
+        problem._cache = Cache()
+        remembered(problem, "leaves and form", lambda: (leaves, form))
+        return problem
+
+
+# what else a problem has holds numbers, or is made of the rest
+_WITHOUT_NUMBERS = (
+    *("prior_name", "event_shape", "extra_latents", "discrete_latents", "deterministic_names"),
+    *("observed", "non_gaussian", "num_data", "fixed_prior", "fixed_data"),
+)
+jax.tree_util.register_pytree_node(
+    InverseProblem,
+    lambda problem: problem._taken_apart(),
+    lambda form, leaves: InverseProblem._put_together(form, Leaves(*leaves)),
+)
 
 
 def require_problem(problem: Any, method: str) -> None:

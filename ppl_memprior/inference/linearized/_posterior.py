@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
+from numpyro.distributions import Distribution
 
 from ppl_memprior._execution.map_examples import Record
 from ppl_memprior.distributions import LowRankGaussianMixture
@@ -92,6 +93,21 @@ class LinearizedPosterior(LowRankGaussianMixture):
         error = jnp.where((report.iterations > 0) & report.converged, jnp.nan, error)
         weights = jnp.exp(self.log_weights)
         return jnp.sum(jnp.where(weights > 0, weights * error, 0.0))
+
+
+def plain(distribution: Distribution) -> Distribution:
+    """The mixture alone of a linearized posterior; another distribution as it is.
+
+    A posterior's counts of evaluations belong to its structure as a pytree, so that a program that
+    takes it would be compiled for every count.
+    """
+    if not isinstance(distribution, LinearizedPosterior):
+        return distribution
+    mixture = object.__new__(LowRankGaussianMixture)
+    names = {*LinearizedPosterior.pytree_data_fields, *LinearizedPosterior.pytree_aux_fields}
+    kept = {name: value for name, value in vars(distribution).items() if name not in names}
+    vars(mixture).update(kept)
+    return mixture
 
 
 def assembled(

@@ -8,7 +8,7 @@ NumPyro's HMC or NUTS moves the other latents. NumPyro's own `Gibbs` alternates 
 from __future__ import annotations
 
 import copy
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import jax
@@ -189,7 +189,7 @@ def gibbs(
         num_chains: number of chains. Each starts from its own draw from the prior.
         max_tree_depth: a trajectory of NUTS has at most 2 ** max_tree_depth - 1 gradient
             evaluations. In warmup it has at most 31.
-        progress: show NumPyro's bar, on stderr.
+        progress: show a bar over the iterations, on stderr.
 
     Returns:
         The draws. Each update of the example counts as N forward evaluations.
@@ -201,7 +201,7 @@ def gibbs(
     check_gibbs(problem)
     chains = run_chains(
         problem,
-        ExampleGibbs(nuts_kernel(problem, max_tree_depth)),
+        _MakeGibbs(max_tree_depth),
         rng_key,
         num_samples=num_samples,
         num_warmup=num_warmup,
@@ -209,6 +209,7 @@ def gibbs(
         statistics=(*_STATS, _FAILED, _FIRST_FAILED),
         evaluations=_NUM_STEPS,
         progress=progress,
+        description="gibbs: iterations",
     )
     updates = num_chains * (num_warmup + num_samples)
     failed = int(chains.sample_stats[_FAILED].sum())
@@ -223,6 +224,16 @@ def gibbs(
         sample_stats={name: chains.sample_stats[path] for path, name in _STATS.items()},
         cost=chains.cost + Cost(num_forward_evaluations=updates * problem.num_examples),
     )
+
+
+@dataclass(frozen=True)
+class _MakeGibbs:
+    """Makes `ExampleGibbs` around NUTS."""
+
+    max_tree_depth: int
+
+    def __call__(self, problem: InverseProblem, held: Any) -> MCMCKernel:
+        return ExampleGibbs(nuts_kernel(problem, self.max_tree_depth))
 
 
 @method_check("gibbs")

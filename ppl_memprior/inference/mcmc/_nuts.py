@@ -6,7 +6,7 @@ import jax
 
 from ppl_memprior.inference._method_checks import method_check, require_continuous, require_density
 from ppl_memprior.inference.draws import Draws
-from ppl_memprior.inference.mcmc._chains import nuts_kernel, run_chains
+from ppl_memprior.inference.mcmc._chains import MakeNuts, run_chains
 from ppl_memprior.problem.inverse_problem import InverseProblem
 
 _STATS = ("num_steps", "diverging", "accept_prob", "energy", "potential_energy")
@@ -32,7 +32,7 @@ def nuts(
         num_chains: number of chains. Each starts from its own draw from the prior.
         max_tree_depth: a trajectory has at most 2 ** max_tree_depth - 1 gradient evaluations. In
             warmup it has at most 31.
-        progress: show NumPyro's bar, on stderr.
+        progress: show a bar over the iterations, on stderr.
 
     Returns:
         Draws with the statistics `num_steps`, `diverging`, `accept_prob`, `energy` and
@@ -46,7 +46,7 @@ def nuts(
     check_nuts(problem)
     return run_chains(
         problem,
-        nuts_kernel(problem, max_tree_depth),
+        MakeNuts(max_tree_depth),
         rng_key,
         num_samples=num_samples,
         num_warmup=num_warmup,
@@ -54,6 +54,7 @@ def nuts(
         statistics=_STATS,
         evaluations="num_steps",
         progress=progress,
+        description="nuts: iterations",
     )
 
 

@@ -208,6 +208,11 @@ class ModeJump(MCMCKernel):
         )
         return iterate(state) if is_prng_key(state.rng_key) else jax.vmap(iterate)(state)
 
+    def target_read(self, problem: InverseProblem) -> None:
+        """Take a problem that has been read from the model; the proposal is the kernel's own."""
+        assert self.proposal is not None
+        self._target = _Target((problem.args, problem.kwargs), problem, self.proposal)
+
     def _read(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Target:
         """The model with these arguments and the proposal, kept from the last call if the same."""
         if self._target is not None and _same((args, kwargs), self._target.arguments):

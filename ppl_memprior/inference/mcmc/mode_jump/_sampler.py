@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import Executor
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Any
 
 import jax
 from numpyro.distributions import Distribution
+from numpyro.infer.mcmc import MCMCKernel
 
 from ppl_memprior._failures import tell_count
 from ppl_memprior.inference.draws import Cost, Draws
+from ppl_memprior.inference.linearized._posterior import plain
 from ppl_memprior.inference.mcmc._chains import nuts_kernel, run_chains
 from ppl_memprior.inference.mcmc.mode_jump._checks import (
     check_mode_jump,
     check_proposal,
     check_proposal_fits,
+    check_settings,
 )
 from ppl_memprior.inference.mcmc.mode_jump._kernel import ModeJump
 from ppl_memprior.inference.mcmc.mode_jump._proposal import JumpProposal, default_proposal
@@ -80,32 +84,49 @@ def mode_jump(
             that fails at all training examples; a proposal that does not fit the prior's site.
     """
     check_mode_jump(problem)
+    check_settings(defensive_share, num_jumps, local_every)
     if proposal is None:
         proposal = default_proposal(problem, executor=executor, store=store, progress=progress)
     elif not isinstance(proposal, JumpProposal):
         check_proposal(proposal)
         check_proposal_fits(proposal, problem)
         proposal = JumpProposal(proposal, 0, 0, 0)
-    inner = nuts_kernel(problem, max_tree_depth)
     chains = run_chains(
         problem,
-        ModeJump(
-            inner,
-            proposal.distribution,
-            defensive_share=defensive_share,
-            num_jumps=num_jumps,
-            local_every=local_every,
-        ),
+        _MakeModeJump(max_tree_depth, float(defensive_share), int(num_jumps), int(local_every)),
         rng_key,
+        held=plain(proposal.distribution),
         num_samples=num_samples,
         num_warmup=num_warmup,
         num_chains=num_chains,
         statistics=_STATS,
         evaluations="num_forward_evaluations",
         progress=progress,
+        description="mode-jump: iterations",
     )
     failed = int(chains.sample_stats["num_failed"].sum())
     tell_count("mode-jump", failed, chains.sample_stats["num_failed"].size, "jumps")
     return replace(
         chains, num_failed=failed + proposal.num_failed, cost=chains.cost + Cost.of(proposal)
     )
+
+
+@dataclass(frozen=True)
+class _MakeModeJump:
+    """Makes `ModeJump` around NUTS, with the proposal that is held."""
+
+    max_tree_depth: int
+    defensive_share: float
+    num_jumps: int
+    local_every: int
+
+    def __call__(self, problem: InverseProblem, held: Any) -> MCMCKernel:
+        kernel = ModeJump(
+            nuts_kernel(problem, self.max_tree_depth),
+            held,
+            defensive_share=self.defensive_share,
+            num_jumps=self.num_jumps,
+            local_every=self.local_every,
+        )
+        kernel.target_read(problem)
+        return kernel

@@ -1,0 +1,202 @@
+"""The numbers of a model's call apart from all else: arrays and floats here, the rest there.
+
+A compiled program may run a model again with other numbers of the same shapes. For that it takes
+the numbers as its arguments: those that the call passes, and those that the model's functions
+close over. What holds them is opened: functions with their closures and defaults, NumPyro's
+handlers, partial functions, and every pytree.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable
+from enum import IntEnum
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpyro.primitives import Messenger
+
+
+class Numbers(IntEnum):
+    """Which numbers are set apart; a model may need some of them as they are, for a shape say."""
+
+    NONE = 0
+    JAX_ARRAYS = 1
+    ALL = 2
+
+
+class Rest:
+    """What remains of a tree without its numbers.
+
+    Attributes:
+        structure: of the opened tree.
+        fixed: its other leaves, and None in the places of the numbers.
+        places: of the numbers among the leaves.
+    """
+
+    def __init__(self, structure: Any, fixed: list[Any], places: tuple[int, ...]) -> None:
+        self.structure = structure
+        self.fixed = fixed
+        self.places = places
+
+    def with_numbers(self, numbers: list[Any]) -> Any:
+        """The tree with these numbers in it."""
+        leaves = list(self.fixed)
+        for place, number in zip(self.places, numbers, strict=True):
+            leaves[place] = number
+        opened = jax.tree.unflatten(self.structure, leaves)
+        return jax.tree.map(_closed, opened, is_leaf=_is_opened)
+
+
+def numbers_apart(tree: Any, which: Numbers) -> tuple[list[Any], Rest]:
+    """Take the numbers out of a tree of arguments, functions and handlers.
+
+    Args:
+        tree: any pytree.
+        which: the numbers that are taken out. Whole numbers, booleans and text never are.
+
+    Returns:
+        The numbers in the order of the tree's leaves, and the rest of the tree.
+    """
+    opened = jax.tree.map(partial(_opened, inside=()), tree)
+    leaves, structure = jax.tree.flatten(opened)
+    places = tuple(i for i, leaf in enumerate(leaves) if _is_number(leaf, which))
+    taken = set(places)
+    fixed = [None if i in taken else leaf for i, leaf in enumerate(leaves)]
+    return [_held(leaves[i]) for i in places], Rest(structure, fixed, places)
+
+
+def _is_number(leaf: Any, which: Numbers) -> bool:
+    if which is Numbers.NONE:
+        return False
+    if isinstance(leaf, jax.Array):
+        return True
+    if which is Numbers.JAX_ARRAYS:
+        return False
+    if isinstance(leaf, np.memmap):
+        return False  # which stays in its file
+    if isinstance(leaf, np.ndarray | np.generic):
+        return bool(jnp.issubdtype(leaf.dtype, jnp.inexact))
+    return type(leaf) in (float, complex)
+
+
+def _held(number: Any) -> Any:
+    """An array as JAX has it, so that it is not copied at each call; a Python number as it is."""
+    return jnp.asarray(number) if isinstance(number, np.ndarray | np.generic) else number
+
+
+class _Opened:
+    """A function or a handler as a pytree: its parts, and how to put it together again."""
+
+    def __init__(self, close: Callable[[Any], Any], parts: Any) -> None:
+        self.close = close
+        self.parts = parts
+
+
+jax.tree_util.register_pytree_node(
+    _Opened, lambda o: ((o.parts,), o.close), lambda close, parts: _Opened(close, parts[0])
+)
+
+
+def _is_opened(value: Any) -> bool:
+    return isinstance(value, _Opened)
+
+
+def _closed(value: Any) -> Any:
+    if not isinstance(value, _Opened):
+        return value
+    return value.close(jax.tree.map(_closed, value.parts, is_leaf=_is_opened))
+
+
+def _opened(value: Any, inside: tuple[Any, ...]) -> Any:
+    """A leaf opened, if it is one of a kind that may hold numbers."""
+    if any(value is outer for outer in inside):
+        return value  # a function that refers to itself
+    kind = next((kind for kind in _KINDS if isinstance(value, kind)), None)
+    if kind is None:
+        return value
+    try:
+        close, parts = _KINDS[kind](value)
+        parts = jax.tree.map(partial(_opened, inside=(*inside, value)), parts)
+    except (TypeError, ValueError):  # an empty cell, or keys that have no order
+        return value
+    return _Opened(close, parts)
+
+
+def _parts_of_function(function: types.FunctionType) -> tuple[Callable[[Any], Any], Any]:
+    cells = [cell.cell_contents for cell in function.__closure__ or ()]
+    defaults = list(function.__defaults__ or ())
+    by_name = dict(function.__kwdefaults__ or {})
+    close = _MakeFunction(function.__code__, function.__globals__, function.__name__)
+    return close, (cells, defaults, by_name)
+
+
+class _MakeFunction:
+    """Makes a function of its code; two are equal that have the same code and globals."""
+
+    def __init__(self, code: types.CodeType, its_globals: dict[str, Any], name: str) -> None:
+        self.code = code
+        self.globals = its_globals
+        self.name = name
+
+    def __call__(self, parts: Any) -> Any:
+        cells, defaults, by_name = parts
+        closure = tuple(types.CellType(content) for content in cells)
+        made = types.FunctionType(
+            self.code, self.globals, self.name, tuple(defaults) or None, closure or None
+        )
+        made.__kwdefaults__ = by_name or None
+        return made
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, _MakeFunction)
+            and self.code == other.code
+            and self.globals is other.globals
+        )
+
+    def __hash__(self) -> int:
+        return hash(self.code)
+
+
+def _parts_of_handler(handler: Messenger) -> tuple[Callable[[Any], Any], Any]:
+    # without what NumPyro copies from the function inside: __wrapped__ is that function once more
+    held = {name: value for name, value in vars(handler).items() if not name.startswith("__")}
+    return _MakeObject(type(handler)), held
+
+
+class _MakeObject:
+    """Makes an object of a type from its attributes."""
+
+    def __init__(self, kind: type) -> None:
+        self.kind = kind
+
+    def __call__(self, parts: Any) -> Any:
+        made = object.__new__(self.kind)
+        vars(made).update(parts)
+        return made
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _MakeObject) and self.kind is other.kind
+
+    def __hash__(self) -> int:
+        return hash(self.kind)
+
+
+def _parts_of_partial(function: partial[Any]) -> tuple[Callable[[Any], Any], Any]:
+    return _made_partial, (function.func, list(function.args), dict(function.keywords))
+
+
+def _made_partial(parts: Any) -> Any:
+    function, args, keywords = parts
+    return partial(function, *args, **keywords)
+
+
+_KINDS: dict[type, Callable[[Any], tuple[Callable[[Any], Any], Any]]] = {
+    types.FunctionType: _parts_of_function,
+    Messenger: _parts_of_handler,
+    partial: _parts_of_partial,
+}
