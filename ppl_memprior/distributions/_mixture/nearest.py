@@ -10,6 +10,7 @@ of zero may be differentiated. How the sums over examples are made fast and accu
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -18,7 +19,7 @@ import jax.numpy as jnp
 
 from ppl_memprior._batches import BATCH_ITEMS, in_batches, items_that_fit, over_batches
 from ppl_memprior.distributions._mixture.differences import COPIES, map_queries, norm
-from ppl_memprior.distributions._mixture.examples import Examples
+from ppl_memprior.distributions._mixture.examples import Examples, HostRows
 from ppl_memprior.distributions._mixture.mixtures import (
     COSTLY_ITEMS,
     any_of,
@@ -275,20 +276,24 @@ def matching_log_weight(queries: jax.Array, examples: Examples, weights: Weights
 
     Minus infinity, with derivative zero, where no example of positive weight equals the query.
     """
+    return _of_comparisons(_equal, _log_weight_of, queries, examples, weights)
+
+
+def _equal(query: jax.Array, rows: jax.Array) -> jax.Array:
+    return jnp.all(query == rows, axis=-1)
+
+
+def _log_weight_of(equal: jax.Array, weights: Weights) -> jax.Array:
+    """Return the log of the summed weights of the examples that are `equal`, (N,), to a query."""
     log_weights, zeros = weights
-
-    def one(query: jax.Array) -> jax.Array:
-        equal = jnp.all(query == examples.rows, axis=-1)
-        matches = equal & (log_weights > -jnp.inf)
-        any_match = jnp.any(matches)
-        # Where nothing matches the sum is empty; a stand-in keeps its derivative from being NaN.
-        chosen = jnp.where(matches | ~any_match, log_weights, -jnp.inf)
-        total = jax.nn.logsumexp(chosen)
-        if zeros is not None:
-            total += jnp.log1p(jnp.sum(jnp.where(equal, zeros, 0)) * jnp.exp(-total))
-        return jnp.where(any_match, total, -jnp.inf)
-
-    return map_queries(one, examples.num * examples.d, queries)
+    matches = equal & (log_weights > -jnp.inf)
+    any_match = jnp.any(matches)
+    # Where nothing matches the sum is empty; a stand-in keeps its derivative from being NaN.
+    chosen = jnp.where(matches | ~any_match, log_weights, -jnp.inf)
+    total = jax.nn.logsumexp(chosen)
+    if zeros is not None:
+        total += jnp.log1p(jnp.sum(jnp.where(equal, zeros, 0)) * jnp.exp(-total))
+    return jnp.where(any_match, total, -jnp.inf)
 
 
 @jax.jit
@@ -298,16 +303,53 @@ def nearest_responsibilities(queries: jax.Array, examples: Examples, weights: We
     All the weight is on the nearest example of positive weight; examples at exactly the same
     distance share it in proportion to their weights.
     """
+    return _of_comparisons(_distances, _shares_of_nearest, queries, examples, weights)
+
+
+def _distances(query: jax.Array, rows: jax.Array) -> jax.Array:
+    return norm(query - rows)
+
+
+def _shares_of_nearest(distance: jax.Array, weights: Weights) -> jax.Array:
+    """Return the weights of the examples at the least `distance`, (N,), normalised."""
     log_weights, zeros = weights
+    nearest = distance == jnp.min(jnp.where(log_weights > -jnp.inf, distance, jnp.inf))
+    logits = jnp.where(nearest, log_weights, -jnp.inf)
+    shares = jax.nn.softmax(logits)
+    if zeros is None:
+        return shares
+    more = jnp.where(nearest, zeros, 0) * jnp.exp(-jax.nn.logsumexp(logits))
+    return (shares + more) / (1 + jnp.sum(more))
 
-    def one(query: jax.Array) -> jax.Array:
-        distance = norm(query - examples.rows)
-        nearest = distance == jnp.min(jnp.where(log_weights > -jnp.inf, distance, jnp.inf))
-        logits = jnp.where(nearest, log_weights, -jnp.inf)
-        shares = jax.nn.softmax(logits)
-        if zeros is None:
-            return shares
-        more = jnp.where(nearest, zeros, 0) * jnp.exp(-jax.nn.logsumexp(logits))
-        return (shares + more) / (1 + jnp.sum(more))
 
-    return map_queries(one, examples.num * examples.d, queries)
+def _of_comparisons(
+    compare: Callable[[jax.Array, jax.Array], jax.Array],
+    statistic: Callable[[jax.Array, Weights], jax.Array],
+    queries: jax.Array,
+    examples: Examples,
+    weights: Weights,
+) -> jax.Array:
+    """Return a statistic of each query's comparisons with all examples, (Q, ...).
+
+    Args:
+        compare: maps a query (d,) and rows (K, d) to a number for each row, (K,).
+        statistic: maps the comparisons with all examples (N,), and their weights, to an array.
+        queries: (Q, d).
+        examples: N of them, read batch by batch where they lie in a file.
+        weights: of the examples.
+    """
+    num, d = examples.num, examples.d
+    if not isinstance(examples.rows, HostRows):
+        return map_queries(
+            lambda query: statistic(compare(query, examples.rows), weights), num * d, queries
+        )
+
+    def batch(queries: jax.Array) -> jax.Array:
+        def part(start: jax.Array, size: int) -> jax.Array:
+            rows = examples.batch(start, size)
+            return jax.lax.map(lambda query: compare(query, rows), queries)
+
+        compared = over_batches(part, num, min(num, items_that_fit(d)))
+        return jax.vmap(statistic, (0, None))(compared, weights)
+
+    return in_batches(batch, items_that_fit(num), queries)
