@@ -116,16 +116,45 @@ def map_in_batches(
     Returns:
         The results as NumPy arrays, stacked along a new leading axis, as if by one `vmap`.
     """
-    count = len(jax.tree.leaves(xs)[0])
+    return map_taken_in_batches(
+        function,
+        lambda indices: jax.tree.map(lambda leaf: leaf[indices], xs),
+        len(jax.tree.leaves(xs)[0]),
+        elements_per_item=elements_per_item,
+        description=description,
+        progress=progress,
+    )
+
+
+def map_taken_in_batches(
+    function: Callable[[Any], Any],
+    take: Callable[[np.ndarray], Any],
+    count: int,
+    *,
+    elements_per_item: int,
+    description: str = "",
+    progress: bool = False,
+) -> Any:
+    """`map_in_batches` for items of which no more than a batch is in memory.
+
+    Args:
+        function: JAX function of one item; may return a pytree.
+        take: maps indices (K,) to the items, an array or a pytree of arrays with K rows.
+        count: items in all.
+        elements_per_item: numbers that one item needs while it is worked on.
+        description: what the bar says.
+        progress: whether to show the bar.
+
+    Returns:
+        The results as NumPy arrays, stacked along a new leading axis.
+    """
     size = items_in_batch(count, elements_per_item)
     batched = jax.jit(jax.vmap(function))
     parts = []
     with progress_bar(total=count, description=description, progress=progress) as bar:
         for items, indices in filled_batches(count, size):
             with told_plainly(description or "forward solves"):
-                part = jax.block_until_ready(
-                    batched(jax.tree.map(lambda leaf, i=indices: leaf[i], xs))
-                )
+                part = jax.block_until_ready(batched(take(indices)))
             kept = items.stop - items.start
             parts.append(jax.tree.map(lambda leaf, k=kept: np.asarray(leaf)[:k], part))
             bar.update(kept)

@@ -39,6 +39,10 @@ class Coordinate(NamedTuple):
         event = values.dims[values.ndim - len(self.position) :]
         return values.isel(dict(zip(event, self.position, strict=True)))
 
+    def is_in(self, tree: xr.DataTree, group: str) -> bool:
+        """Whether a group of a posterior's tree has values of the site."""
+        return group in tree.children and self.site in tree[group].data_vars
+
     def draws(self, tree: xr.DataTree) -> xr.DataArray:
         """Dims `chain`, `draw`."""
         return self.of(tree, "posterior").transpose("chain", "draw")
@@ -46,7 +50,7 @@ class Coordinate(NamedTuple):
     def truth(self, runs: Runs) -> float | None:
         """The true value, where it is known."""
         for tree in runs.values():
-            if "truth" in tree.children and self.site in tree["truth"].data_vars:
+            if self.is_in(tree, "truth"):
                 return float(self.of(tree, "truth"))
         return None
 

@@ -188,7 +188,7 @@ def _alone(name: str, tree: xr.DataTree) -> PosteriorSummary:
     chi_square = stats["chi_square"] if "chi_square" in stats else np.array([])
     reduced, z = misfit(chi_square, int(tree.attrs["num_data"]))
     responsibility = weights_of_groups(examples["mean_responsibility"], groups)
-    null = leave_one_out_ratios(examples[site].to_numpy(), groups)
+    null = _null(examples, site, groups)
     ratio = float(np.median(stats["nearest_ratio"])) if np.isfinite(null).any() else NAN
     return PosteriorSummary(
         method=name,
@@ -223,6 +223,14 @@ def _alone(name: str, tree: xr.DataTree) -> PosteriorSummary:
         remedy=str(tree.attrs.get("remedy", "")),
         **sampler,
     )
+
+
+def _null(examples: xr.Dataset, site: str, groups: NDArray[np.intp]) -> NDArray[np.float64]:
+    """The null of the nearest-neighbour ratio: of all examples, or the stored one of some."""
+    if site in examples:
+        return leave_one_out_ratios(examples[site].to_numpy(), groups)
+    stored = examples["leave_one_out_ratio"].to_numpy()
+    return stored[np.isfinite(stored)]
 
 
 def _beside_reference(

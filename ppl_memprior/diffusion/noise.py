@@ -6,10 +6,12 @@ the examples. `samplers` makes the steps between two levels.
 
 from __future__ import annotations
 
+import math
+
 import jax
 import jax.numpy as jnp
 
-from ppl_memprior.diffusion.spread import example_spread
+from ppl_memprior.diffusion.spread import example_spread, smallest_distance
 from ppl_memprior.problem.inverse_problem import InverseProblem
 
 
@@ -45,7 +47,7 @@ def levels_for(problem: InverseProblem, num_steps: int) -> jax.Array:
 
     Args:
         problem: an inverse problem. For a memorized prior the last positive level is a hundredth
-            of the smallest distance between examples; to find it all examples are read.
+            of the smallest distance between examples, for which each pair is compared.
         num_steps: number of steps between levels.
 
     Returns:
@@ -57,13 +59,6 @@ def levels_for(problem: InverseProblem, num_steps: int) -> jax.Array:
     if bandwidth > 0:
         smallest = 0.03 * bandwidth
     else:
-        flat = problem.examples.reshape(problem.num_examples, -1)
-        gaps = jax.lax.map(lambda x: _nearest_gap(x, flat), flat)
-        gap = float(jnp.min(jnp.where(gaps > 0, gaps, jnp.inf)))
-        smallest = 0.01 * (gap if jnp.isfinite(gap) else radius)
+        gap = smallest_distance(problem)
+        smallest = 0.01 * (gap if math.isfinite(gap) else radius)
     return polynomial_levels(2.0 * max(radius, bandwidth), smallest, num_steps)
-
-
-def _nearest_gap(x: jax.Array, flat: jax.Array) -> jax.Array:
-    distances = jnp.linalg.norm(flat - x, axis=1)
-    return jnp.min(jnp.where(distances > 0, distances, jnp.inf))

@@ -253,13 +253,14 @@ def stored_examples(prior: LearnedPrior) -> Any:
         prior: any prior without batch axes.
 
     Returns:
-        The examples where they lie, if that is in a file and they are the means; otherwise the
-        means, shape (N, *event).
+        Examples in a file as rows that are read from there, times the scale of the mixture where it
+        has one. Otherwise the means, shape (N, *event); a traced scale needs all of them.
     """
     rows = getattr(prior, "examples", None)
     alpha = getattr(prior, "alpha", 1.0)
-    scaled = isinstance(alpha, jax.core.Tracer) or bool(jnp.any(jnp.asarray(alpha) != 1))
-    return rows if isinstance(rows, HostRows) and not scaled else prior.component_means
+    if not isinstance(rows, HostRows) or isinstance(alpha, jax.core.Tracer):
+        return prior.component_means
+    return rows.scaled(float(alpha))
 
 
 def described(distribution: Distribution, rows: Any, name: str, **scalars: Any) -> str:

@@ -25,7 +25,7 @@ from ppl_memprior.distributions._batching import (
 )
 from ppl_memprior.distributions._enumeration import refuse_indices
 from ppl_memprior.distributions._mixture import nearest as _nearest
-from ppl_memprior.distributions._mixture.examples import Examples
+from ppl_memprior.distributions._mixture.examples import Examples, HostRows
 from ppl_memprior.distributions._mixture.weights import Weights
 from ppl_memprior.distributions._weighted_examples import (
     EXAMPLES_CONSTRAINT,
@@ -40,7 +40,9 @@ class _AmongExamples(constraints.Constraint):
 
     is_discrete = True
 
-    def __init__(self, examples: jax.Array, log_weights: jax.Array, event_dim: int) -> None:
+    def __init__(
+        self, examples: jax.Array | HostRows, log_weights: jax.Array, event_dim: int
+    ) -> None:
         self.examples = examples
         self.log_weights = log_weights
         self.event_dim = event_dim
@@ -50,7 +52,11 @@ class _AmongExamples(constraints.Constraint):
         return _matching_log_weight(x, self.examples, weights, self.event_dim) > -jnp.inf
 
     def feasible_like(self, prototype: ArrayLike) -> jax.Array:
-        heaviest = take(self.examples, jnp.argmax(self.log_weights, axis=-1), self.event_dim)
+        index = jnp.argmax(self.log_weights, axis=-1)
+        if isinstance(self.examples, HostRows):
+            heaviest = self.examples.take(index).reshape(self.examples.shape[1:])
+        else:
+            heaviest = take(self.examples, index, self.event_dim)
         return jnp.broadcast_to(heaviest, jnp.shape(prototype))
 
     def tree_flatten(self) -> tuple[Any, Any]:
@@ -83,8 +89,8 @@ class MemorizedPrior(WeightedExamples):
     Args:
         examples: shape (N, *event), finite. Shape (N,) means scalar events. Integers are promoted
             to floating point, half precision to single. A memory-mapped, Zarr or HDF5 array of more
-            than 64 MiB (in float32) stays in its file. Sampling, `denoise`, `diffuse`, `nearest`
-            and the moments then read it batch by batch.
+            than 64 MiB (in float32) stays in its file and is read batch by batch: whole for each
+            `log_prob`, a few examples for a sample.
         weights: shape (N,), non-negative and not all zero; normalised here. Equal by default.
         validate_args: NumPyro's switch for checking sampled values as well.
 
@@ -127,7 +133,7 @@ class MemorizedPrior(WeightedExamples):
     @constraints.dependent_property(is_discrete=True)
     def support(self) -> constraints.Constraint:
         """The examples of positive weight: a discrete constraint."""
-        return _AmongExamples(self._in_memory("support"), self.log_weights, self.event_dim)
+        return _AmongExamples(self.examples, self.log_weights, self.event_dim)
 
     @property
     def component_means(self) -> jax.Array:
@@ -179,8 +185,8 @@ class MemorizedPrior(WeightedExamples):
             ValueError: if `value` does not have that shape.
         """
         value = checked_value(value, self.batch_shape, self.event_shape)
-        examples = self._in_memory("log_prob")
-        log_prob = _matching_log_weight(value, examples, self._held_weights(), self.event_dim)
+        weights = self._held_weights()
+        log_prob = _matching_log_weight(value, self.examples, weights, self.event_dim)
         lead = value.shape[: value.ndim - self.event_dim]
         return jnp.broadcast_to(log_prob, jnp.broadcast_shapes(lead, self.batch_shape))
 
@@ -261,7 +267,6 @@ class MemorizedPrior(WeightedExamples):
         Raises:
             ValueError: if `value` does not have that shape.
         """
-        self._in_memory("responsibilities")
         value = checked_value(value, self.batch_shape, self.event_shape)
         out = over_queries(_nearest.nearest_responsibilities, value, self.event_dim, self._tables())
         lead = jnp.broadcast_shapes(out.shape[:-1], self.batch_shape)
@@ -360,10 +365,11 @@ class MemorizedPrior(WeightedExamples):
 
 
 def _matching_log_weight(
-    value: ArrayLike, examples: jax.Array, weights: Weights, event_dim: int
+    value: ArrayLike, examples: jax.Array | HostRows, weights: Weights, event_dim: int
 ) -> jax.Array:
     """Return the log-weight of the examples equal to each event of `value`, shape (*lead,)."""
-    flat = Examples(flat_events(examples, event_dim))
+    rows = examples if isinstance(examples, HostRows) else flat_events(examples, event_dim)
+    flat = Examples(rows)
     tables = [(flat, flat.core_dims), (weights, weights.core_dims)]
     return over_queries(
         _nearest.matching_log_weight, _checks.float_array("value", value), event_dim, tables

@@ -8,6 +8,7 @@ best explanation; the data that are to be inverted can choose it by their margin
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -18,6 +19,7 @@ from jax.typing import ArrayLike
 from numpy.typing import NDArray
 
 from ppl_memprior._arrays import real_array
+from ppl_memprior._batches import batch_slices, items_that_fit
 from ppl_memprior._execution.map_examples import Record
 from ppl_memprior._execution.progress import progress_bar
 from ppl_memprior._failures import tell_failures
@@ -199,25 +201,37 @@ def _at_bandwidth(
 ) -> LinearizedPosterior:
     """The posterior at a bandwidth of `ratio` times the one that the records were made with.
 
+    The means of the prior's components are read batch by batch. The posterior itself holds all its
+    means, which are other numbers.
+    """
+    components = np.asarray(list(records))
+    rescaled: dict[int, Record] = {}
+    for batch in batch_slices(len(components), items_that_fit(math.prod(problem.event_shape))):
+        indices = components[batch]
+        means = np.asarray(problem.take(indices)).reshape(len(indices), -1)
+        sigma = means.dtype.type(problem.prior.sigma)
+        for n, mean in zip(indices.tolist(), means, strict=True):
+            rescaled[n] = _rescaled(records[n], mean, sigma, ratio)
+    num_failed = problem.num_examples - len(records)
+    return assembled(problem, rescaled, [], 0.0, num_failed=num_failed)
+
+
+def _rescaled(
+    record: Record, mean: NDArray[np.floating], sigma: np.floating, ratio: float
+) -> Record:
+    """A component's record at the bandwidth `sigma`, `ratio` times the one of the given record.
+
     The whitened Jacobian is proportional to the bandwidth: its singular vectors stay the same.
     """
-    means = np.asarray(problem.prior.component_means).reshape(problem.num_examples, -1)
-    sigma = means.dtype.type(problem.prior.sigma)
-
-    def rescaled(n: int, record: Record) -> Record:
-        s = (ratio * record["singular_values"]).astype(means.dtype)
-        directions, unexplained = record["directions"], record["unexplained"]
-        update = gaussian_update(Spectrum(s, directions, record["coefficients"], unexplained))
-        return {
-            "mean": means[n] + sigma * update.mean,
-            "directions": directions,
-            "direction_scales": sigma / np.hypot(1, s),
-            "log_evidence": update.log_evidence,
-            "rank": record["rank"],
-            "forward_evaluations": np.asarray(0),
-            "gradient_evaluations": np.asarray(0),
-        }
-
-    rescaled_records = {n: rescaled(n, each) for n, each in records.items()}
-    num_failed = problem.num_examples - len(records)
-    return assembled(problem, rescaled_records, [], 0.0, num_failed=num_failed)
+    s = (ratio * record["singular_values"]).astype(mean.dtype)
+    directions, unexplained = record["directions"], record["unexplained"]
+    update = gaussian_update(Spectrum(s, directions, record["coefficients"], unexplained))
+    return {
+        "mean": mean + sigma * update.mean,
+        "directions": directions,
+        "direction_scales": sigma / np.hypot(1, s),
+        "log_evidence": update.log_evidence,
+        "rank": record["rank"],
+        "forward_evaluations": np.asarray(0),
+        "gradient_evaluations": np.asarray(0),
+    }

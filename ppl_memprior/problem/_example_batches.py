@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from ppl_memprior.problem.inverse_problem import InverseProblem
 
 
-def example_batches(problem: InverseProblem) -> Iterator[jax.Array]:
-    """Yield all examples in their order, shape (K, *event_shape) at a time."""
-    for items in batch_slices(problem.num_examples, items_that_fit(math.prod(problem.event_shape))):
-        yield problem.take(np.arange(items.start, items.stop))
+def example_batches(problem: InverseProblem, start: int = 0) -> Iterator[jax.Array]:
+    """Yield the examples from `start` on in their order, shape (K, *event_shape) at a time."""
+    size = items_that_fit(math.prod(problem.event_shape))
+    for items in batch_slices(problem.num_examples - start, size):
+        yield problem.take(start + np.arange(items.start, items.stop))

@@ -103,11 +103,33 @@ def test_memorized_examples_in_a_file(examples, tmp_path):
     np.testing.assert_allclose(
         prior.denoise(noised, 1.0, 0.2), same.denoise(noised, 1.0, 0.2), rtol=1e-5
     )
-    for name in ("log_prob", "responsibilities"):
-        with pytest.raises(NotImplementedError, match=f"{name} needs all examples in memory"):
-            getattr(prior, name)(value)
-    with pytest.raises(NotImplementedError, match="numpy.array"):
+    for each in (value, noised):
+        np.testing.assert_allclose(prior.log_prob(each), same.log_prob(each), rtol=1e-6)
+        np.testing.assert_array_equal(prior.support(each), same.support(each))
+    np.testing.assert_array_equal(prior.log_prob(noised), -np.inf)
+    np.testing.assert_array_equal(jnp.argmax(prior.responsibilities(value), axis=1), index)
+    nearest = prior.nearest(noised)[1][:, 0]
+    np.testing.assert_array_equal(prior.responsibilities(noised), np.eye(NUM)[nearest])
+    heaviest = prior.reweight(jnp.zeros(NUM).at[1500].set(1.0)).support
+    np.testing.assert_array_equal(heaviest.feasible_like(value[0]), examples[1500])
+    with pytest.raises(NotImplementedError, match=r"enumerate_support needs .*numpy.array"):
         prior.enumerate_support()
+
+
+def test_examples_in_a_file_share_the_weight_of_a_value(examples, tmp_path):
+    examples[2200] = examples[5]  # in two batches
+    weights = np.random.default_rng(0).uniform(0.5, 1, NUM)
+    prior = MemorizedPrior(mapped(examples, tmp_path), weights)
+    shares = weights[[5, 2200]]
+    # float32 weights of a sum of 2300
+    np.testing.assert_allclose(
+        prior.log_prob(examples[5]), np.log(shares.sum() / weights.sum()), rtol=1e-5
+    )
+    expected = np.zeros(NUM)
+    expected[[5, 2200]] = shares / shares.sum()
+    np.testing.assert_allclose(prior.responsibilities(examples[5]), expected, rtol=1e-5)
+    gradient = jax.grad(lambda t: prior.reweight(t).log_prob(examples[5]))(jnp.zeros(NUM))
+    np.testing.assert_allclose(gradient, expected - weights / weights.sum(), atol=1e-6)
 
 
 def test_a_file_is_first_used_under_jit(examples, tmp_path):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -11,6 +13,7 @@ import numpy as np
 import xarray as xr
 
 from ppl_memprior.comparison.trees.dims import RESERVED, dataset, event_dims, numbered
+from ppl_memprior.problem._example_batches import example_batches
 from ppl_memprior.problem.inverse_problem import InverseProblem
 
 
@@ -24,28 +27,36 @@ def constant_data(problem: InverseProblem, most: int) -> xr.Dataset:
 
     Args:
         problem: the inverse problem.
-        most: numbers that an array may have; the attribute `left_out` names larger ones.
+        most: numbers that an array may have; the attribute `left_out` names larger ones. Examples
+            that are left out are not read, except to compare them with an argument of their shape.
 
     Returns:
         The examples under the name `<prior's site>_examples`, the arguments under theirs.
     """
     name = examples_name(problem.prior_name)
-    examples = problem.examples
-    values: dict[str, Any] = {name: examples}
+    sizes = {name: problem.num_examples * math.prod(problem.event_shape)}
+    kept: dict[str, np.ndarray] = {}
     for argument, value in _arrays(problem).items():
-        known = (examples, *problem.data.values())
-        if not any(_equal(value, other) for other in known):
-            taken = argument in RESERVED or argument in values or "/" in argument
-            values[f"{argument.replace('/', '_')}_argument" if taken else argument] = value
-    large = [key for key, value in values.items() if np.size(value) > most]
-    kept = {key: np.asarray(value) for key, value in values.items() if key not in large}
-    found = dataset({key: value for key, value in kept.items() if key != name}, ())
-    if name in kept:
+        known = any(_equal(value, other) for other in problem.data.values())
+        if known or _are_the_examples(value, problem):
+            continue
+        taken = argument in RESERVED or argument in sizes or "/" in argument
+        key = f"{argument.replace('/', '_')}_argument" if taken else argument
+        sizes[key] = value.size
+        if value.size <= most:
+            kept[key] = np.asarray(value)
+    found = dataset(kept, ())
+    if sizes[name] <= most:
         dims = ("example", *event_dims(problem.prior_name, problem.event_shape, None))
-        found = numbered(found.assign({name: (dims, kept[name])}))
-    if large:
-        found.attrs["left_out"] = f"{', '.join(large)}: of more than {most} numbers"
+        found = numbered(found.assign({name: (dims, np.asarray(problem.examples))}))
+    large = [key for key, size in sizes.items() if size > most]
+    found.attrs.update(left_out(large, most))
     return found
+
+
+def left_out(names: Sequence[str], most: int) -> dict[str, str]:
+    """The attribute `left_out` of a group: what it does not hold, and why; none without names."""
+    return {"left_out": f"{', '.join(names)}: of more than {most} numbers"} if names else {}
 
 
 def _arrays(problem: InverseProblem) -> dict[str, Any]:
@@ -71,6 +82,18 @@ def _is_numeric(value: Any) -> bool:
         or jnp.issubdtype(value.dtype, jnp.floating)
         or jnp.issubdtype(value.dtype, jnp.bool_)
     )
+
+
+def _are_the_examples(value: Any, problem: InverseProblem) -> bool:
+    """Whether an array holds the examples, of which a batch is in memory at a time."""
+    if np.shape(value) != (problem.num_examples, *problem.event_shape):
+        return False
+    start = 0
+    for rows in example_batches(problem):
+        if not _equal(value[start : start + len(rows)], rows):
+            return False
+        start += len(rows)
+    return True
 
 
 def _equal(value: Any, other: Any) -> bool:

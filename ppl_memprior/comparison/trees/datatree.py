@@ -18,17 +18,21 @@ import numpy as np
 import xarray as xr
 
 from ppl_memprior import _batches
-from ppl_memprior._execution.progress import map_in_batches
 from ppl_memprior._failures import first_few, tell_count
-from ppl_memprior.comparison.trees.at_draws import AtDraws, at_draws
+from ppl_memprior.comparison.trees.at_draws import at_draws
+from ppl_memprior.comparison.trees.at_examples import (
+    at_examples,
+    deterministics_at,
+    num_example_evaluations,
+    same_examples,
+)
 from ppl_memprior.comparison.trees.constant_data import constant_data
 from ppl_memprior.comparison.trees.dims import dataset
 from ppl_memprior.comparison.trees.observed_sites import data_sites, masks
 from ppl_memprior.comparison.trees.prior_groups import PriorDraws
 from ppl_memprior.comparison.trees.sample_stats import named_as_arviz
-from ppl_memprior.diagnostics import distinct_examples, nearest_examples
+from ppl_memprior.diagnostics import nearest_examples
 from ppl_memprior.inference.draws import Draws
-from ppl_memprior.problem._cache import remembered
 from ppl_memprior.problem.inverse_problem import InverseProblem
 
 _LEAD = ("chain", "draw")
@@ -90,7 +94,10 @@ def tree_of_draws(
         - `prior`, `prior_predictive`: if draws from the prior are given.
         - `examples`: the prior's site and deterministic sites at each example, `prior_weight`,
           `mean_responsibility`, `posterior_weight` where the method has it, and `representative`,
-          the number of the first example that is the same at the scale of the bandwidth.
+          the number of the first example that is the same at the scale of the bandwidth. Sites of
+          more than `BATCH_ELEMENTS` numbers at all examples together are left out; the group's
+          attribute `left_out` names them. If the prior's site is one of these,
+          `leave_one_out_ratio` has the null of the nearest-neighbour ratio at some examples.
         - `truth`, if it is given.
 
         Masked data are left out: a site that has some stands along the one dimension
@@ -103,8 +110,8 @@ def tree_of_draws(
         Forward solves for the tree are counted: `num_predictive_evaluations`, one for each distinct
         draw; `num_prior_evaluations`, one for each draw from the prior; and
         `num_example_evaluations`, one for each example and for the truth where the model has
-        deterministic sites. Those at examples and at draws from the prior are made once for all
-        trees of a problem.
+        deterministic sites that are not left out. Those at examples and at draws from the prior are
+        made once for all trees of a problem.
     """
     latents = {name: np.asarray(value) for name, value in draws.latents.items()}
     chains, length = latents[problem.prior_name].shape[:2]
@@ -113,11 +120,10 @@ def tree_of_draws(
     chosen = (np.arange(chains)[:, None] * length + kept).ravel()
     found = at_draws(problem, flat, chosen, _noise_key(flat[problem.prior_name]), progress=progress)
     bandwidth = _bandwidth(problem) or _mean_bandwidth(problem, flat)
-    examples = problem.examples
-    same = distinct_examples(examples, _narrowest(problem, bandwidth["bandwidth"]))
+    narrowest = _narrowest(problem, bandwidth["bandwidth"])
     stats: dict[str, Any] = dict(named_as_arviz(draws.sample_stats))
     stats["nearest_example"], stats["nearest_ratio"] = nearest_examples(
-        flat[problem.prior_name], examples, same
+        flat[problem.prior_name], problem.prior, same_examples(problem, narrowest)
     )
     if found.chi_square is not None:
         stats["chi_square"] = found.chi_square
@@ -135,13 +141,12 @@ def tree_of_draws(
         "/posterior_predictive": _at_kept(problem, by_chain(found.predictive), kept, length),
         "/observed_data": dataset(observed, (), masks(problem)),
         "/constant_data": constant_data(problem, _batches.BATCH_ELEMENTS),
-        "/examples": _examples(problem, draws, found, same),
+        "/examples": at_examples(problem, draws, found, narrowest),
     }
     if prior is not None:
         groups |= _of_prior(problem, prior)
     if truth is not None:
-        at_truth = _deterministics(problem, jnp.asarray(truth[problem.prior_name])[None])
-        groups["/truth"] = dataset({**{n: v[0] for n, v in at_truth.items()}, **truth}, ())
+        groups["/truth"] = dataset({**deterministics_at(problem, truth), **truth}, ())
     tree = xr.DataTree.from_dict({n: g for n, g in groups.items() if g.data_vars})
     tree.attrs.update(
         {
@@ -152,26 +157,13 @@ def tree_of_draws(
             **({"exchangeable_draws": 1} if draws.exchangeable else {}),
             "num_failed_draws": _tell_failed_draws(found.failed),
             "num_predictive_evaluations": found.num_evaluations,
-            "num_example_evaluations": _num_example_evaluations(problem, truth),
+            "num_example_evaluations": num_example_evaluations(problem, truth is not None),
             **({} if prior is None else {"num_prior_evaluations": prior.num_evaluations}),
             **bandwidth,
             **draws.numbers,
         }
     )
     return tree
-
-
-def _examples(
-    problem: InverseProblem, draws: Draws, found: AtDraws, representative: np.ndarray
-) -> xr.Dataset:
-    """What is known of each example."""
-    values: dict[str, Any] = {problem.prior_name: problem.examples, **_at_examples(problem)}
-    values["prior_weight"] = np.exp(np.asarray(problem.prior.log_weights))
-    values["mean_responsibility"] = found.mean_responsibility
-    values["representative"] = representative
-    if draws.example_weights is not None:
-        values["posterior_weight"] = draws.example_weights
-    return dataset(values, ("example",))
 
 
 def _of_prior(problem: InverseProblem, prior: PriorDraws) -> dict[str, xr.Dataset]:
@@ -250,28 +242,6 @@ def _narrowest(problem: InverseProblem, bandwidth: float) -> float:
     """The smallest standard deviation that a component of the prior has in any direction."""
     scales = problem.prior.component_direction_scales
     return min(bandwidth, float(jnp.min(scales, initial=bandwidth)))
-
-
-def _at_examples(problem: InverseProblem) -> dict[str, np.ndarray]:
-    """The deterministic sites that the prior's site alone decides, at each example; made once."""
-    key = "deterministic sites at the examples"
-    return remembered(problem, key, lambda: _deterministics(problem, problem.examples))
-
-
-def _deterministics(problem: InverseProblem, x: jax.Array) -> dict[str, np.ndarray]:
-    """The deterministic sites that the prior's site alone decides, at each of x."""
-    if not problem.deterministic_names or problem.extra_latents:
-        return {}
-    return map_in_batches(problem.deterministics, x, elements_per_item=problem.num_data)
-
-
-def _num_example_evaluations(
-    problem: InverseProblem, truth: Mapping[str, np.ndarray] | None
-) -> int:
-    """Forward solves that `_deterministics` may take, at the examples and at the truth."""
-    if not problem.deterministic_names or problem.extra_latents:
-        return 0
-    return problem.num_examples + (truth is not None)
 
 
 __all__ = ["to_datatree", "tree_of_draws"]

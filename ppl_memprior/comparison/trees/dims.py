@@ -19,6 +19,7 @@ NUMBERED = ("chain", "draw", "example")
 RESERVED = (
     *(*NUMBERED, "chi_square", "responsibilities"),
     *("prior_weight", "mean_responsibility", "posterior_weight", "representative"),
+    "leave_one_out_ratio",
 )
 
 

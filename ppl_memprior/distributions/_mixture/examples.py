@@ -27,12 +27,17 @@ class HostRows:
 
     To JAX it is a constant without contents: programs that read it hold the object, not the rows.
 
+    Args:
+        array: the numbers, shape (N, *event).
+        scale: what they are multiplied by when they are read.
+
     Raises:
         TypeError: if the numbers are not real.
     """
 
-    def __init__(self, array: Any) -> None:
+    def __init__(self, array: Any, scale: float = 1.0) -> None:
         self.array = array
+        self.scale = scale
         self.shape: tuple[int, ...] = tuple(array.shape)
         self.ndim = len(self.shape)
         self.size = math.prod(self.shape)
@@ -41,7 +46,8 @@ class HostRows:
         self.prepared: Examples | None = None  # by `prepare_host`
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        return np.asarray(self.array[:], dtype=dtype or self.dtype)
+        rows = self._flat(self.array[:]).reshape(self.shape)
+        return rows.astype(dtype or self.dtype, copy=False)
 
     def __repr__(self) -> str:
         return f"HostRows(shape={self.shape}, {type(self.array).__name__})"
@@ -57,6 +63,10 @@ class HostRows:
         self.__dict__.update(state)
         if isinstance(self.array, MappedPart):
             self.array = self.array.open()
+
+    def scaled(self, factor: float) -> HostRows:
+        """The same rows times `factor`; these themselves where it is one."""
+        return self if factor == 1 else HostRows(self.array, self.scale * factor)
 
     @property
     def flat_shape(self) -> tuple[int, int]:
@@ -95,7 +105,8 @@ class HostRows:
 
     def _flat(self, rows: Any) -> np.ndarray:
         rows = np.asarray(rows)
-        return rows.reshape(len(rows), -1).astype(self.dtype, copy=False)
+        flat = rows.reshape(len(rows), -1).astype(self.dtype, copy=False)
+        return flat if self.scale == 1 else flat * self.dtype.type(self.scale)
 
 
 class MappedPart(NamedTuple):

@@ -10,6 +10,7 @@ of zero may be differentiated. How the sums over examples are made fast and accu
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -18,7 +19,7 @@ import jax.numpy as jnp
 
 from ppl_memprior._batches import BATCH_ITEMS, in_batches, items_that_fit, over_batches
 from ppl_memprior.distributions._mixture.differences import COPIES, map_queries, norm
-from ppl_memprior.distributions._mixture.examples import Examples
+from ppl_memprior.distributions._mixture.examples import Examples, HostRows
 from ppl_memprior.distributions._mixture.mixtures import (
     COSTLY_ITEMS,
     any_of,
@@ -75,12 +76,20 @@ def score(
     value = evaluate(_score_of, *arguments)
     if zeros is None:
         return value
-
-    def terms(mixture: Mixture, share: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return jnp.sum(share, axis=-1), -mixture.weigh(share) / mixture.sigma[..., None]
-
-    total, more = ratio_terms(terms, _log_density, zeros, *arguments)
+    total, more = ratio_terms(_score_terms, _log_density, zeros, *arguments)
     return (value + more) / (1 + total)[:, None]
+
+
+def _score_terms(mixture: Mixture, share: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return _total(mixture, share), -mixture.weigh(share) / mixture.sigma[..., None]
+
+
+def _total(_: Mixture, share: jax.Array) -> jax.Array:
+    return jnp.sum(share, axis=-1)
+
+
+def _shares(_: Mixture, share: jax.Array) -> jax.Array:
+    return share
 
 
 @jax.custom_jvp
@@ -108,20 +117,35 @@ def _log_density_jvp(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]
     leaf_tangents = jax.tree.leaves(parameter_tangents)
     moving = [i for i, t in enumerate(leaf_tangents) if not _is_zero(t)]
     if moving:
-
-        def of_moving(*moved: jax.Array) -> jax.Array:
-            arguments = list(leaves)
-            for i, argument in zip(moving, moved, strict=True):
-                arguments[i] = argument
-            return evaluate(_log_density_of, queries, *jax.tree.unflatten(structure, arguments))
-
         _, parameter_tangent = jax.jvp(
-            of_moving,
+            partial(_log_density_with, queries, structure, leaves, moving),
             tuple(leaves[i] for i in moving),
             tuple(leaf_tangents[i] for i in moving),
         )
         tangent += parameter_tangent
     return value, tangent
+
+
+def _log_density_with(
+    queries: jax.Array,
+    structure: Any,
+    leaves: Sequence[jax.Array],
+    moving: Sequence[int],
+    *moved: jax.Array,
+) -> jax.Array:
+    """Return the log-density with the parameters `leaves`, of which some are replaced.
+
+    Args:
+        queries: (Q, d).
+        structure: puts the parameters together.
+        leaves: the parameters.
+        moving: which of them are replaced.
+        *moved: by what.
+    """
+    arguments = list(leaves)
+    for i, argument in zip(moving, moved, strict=True):
+        arguments[i] = argument
+    return evaluate(_log_density_of, queries, *jax.tree.unflatten(structure, arguments))
 
 
 def _is_zero(tangent: object) -> bool:
@@ -146,9 +170,7 @@ def log_density(
     value = _log_density(*arguments)
     if zeros is None:
         return value
-    return value + jnp.log1p(
-        ratio_terms(lambda _, share: jnp.sum(share, axis=-1), _log_density, zeros, *arguments)
-    )
+    return value + jnp.log1p(ratio_terms(_total, _log_density, zeros, *arguments))
 
 
 def _arguments(
@@ -182,7 +204,7 @@ def responsibilities(
     value = evaluate(_responsibilities_of, *arguments)
     if zeros is None:
         return value
-    share = ratio_terms(lambda _, share: share, _log_density, zeros, *arguments)
+    share = ratio_terms(_shares, _log_density, zeros, *arguments)
     return (value + share) / (1 + jnp.sum(share, axis=-1, keepdims=True))
 
 
@@ -202,15 +224,15 @@ def posterior_mean(
     value = evaluate(_mean_of, *arguments)
     if zeros is None:
         return value
-
-    def terms(mixture: Mixture, share: jax.Array) -> tuple[jax.Array, jax.Array]:
-        total = jnp.sum(share, axis=-1)
-        # averages are taken about a centre, as if responsibilities added to one
-        centre = mixture.average(jnp.zeros_like(share))
-        return total, mixture.average(share) - (1 - total)[:, None] * centre
-
-    total, more = ratio_terms(terms, _log_density, zeros, *arguments)
+    total, more = ratio_terms(_mean_terms, _log_density, zeros, *arguments)
     return (value + more) / (1 + total)[:, None]
+
+
+def _mean_terms(mixture: Mixture, share: jax.Array) -> tuple[jax.Array, jax.Array]:
+    total = _total(mixture, share)
+    # averages are taken about a centre, as if responsibilities added to one
+    centre = mixture.average(jnp.zeros_like(share))
+    return total, mixture.average(share) - (1 - total)[:, None] * centre
 
 
 @partial(jax.jit, static_argnames="k")
@@ -220,53 +242,70 @@ def nearest(queries: jax.Array, examples: Examples, k: int) -> tuple[jax.Array, 
     In ascending order; of examples at the same distance, the one stored first comes first.
     """
     queries, examples = _promote(queries, examples)
-    num, table = examples.num, examples.table
-
-    def of_all(queries: jax.Array) -> tuple[jax.Array, jax.Array]:
-        def part(start: jax.Array, size: int) -> jax.Array:
-            return norm(queries[:, None] - examples.batch(start, size))
-
-        distance = over_batches(part, num, rows_at_once(examples))
-        order = jnp.argsort(distance, axis=1, stable=True)[:, :k]
-        return jnp.take_along_axis(distance, order, axis=1), order.astype(jnp.int32)
-
-    if table is None or k + FEW >= num:
+    if examples.table is None or k + FEW >= examples.num:
         size = items_that_fit(COPIES * rows_at_once(examples) * examples.d)
-        return in_batches(of_all, size, queries)
+        return in_batches(partial(_nearest_of_all, examples, k), size, queries)
+    return in_batches(partial(_nearest_of_found, examples, k), BATCH_ITEMS, queries)
 
-    def batch(queries: jax.Array) -> tuple[jax.Array, jax.Array]:
-        ones = jnp.ones(len(queries), queries.dtype)
-        unit = table.unit * ones
-        weights = jnp.zeros(num, queries.dtype)
-        found = screen(queries, examples, weights, ones, unit, k=k + FEW)
-        distance = map_queries(
-            lambda query, where: norm(query - examples.take(where)),
-            found.indices.shape[1] * examples.d,
-            queries,
-            found.indices,
-        )
-        distance, index = (
-            field[:, :k] for field in jax.lax.sort((distance, found.indices), num_keys=2)
-        )
-        bound = table.unit * jnp.sqrt(jnp.maximum(0, -2 * found.rest))
-        # A distance by plain differences is off by less than a thousandth of what screening allows.
-        missed = ~(distance[:, -1] < 0.999 * bound)
 
-        def again() -> tuple[jax.Array, jax.Array]:
-            return in_batches(
-                lambda wanted, queries, *found: jax.lax.cond(
-                    any_of(wanted), lambda: of_all(queries), lambda: found
-                ),
-                COSTLY_ITEMS,
-                missed,
-                queries,
-                distance,
-                index,
-            )
+def _nearest_of_all(examples: Examples, k: int, queries: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Return what `nearest` does, by plain differences from all examples."""
 
-        return jax.lax.cond(any_of(missed), again, lambda: (distance, index))
+    def part(start: jax.Array, size: int) -> jax.Array:
+        return norm(queries[:, None] - examples.batch(start, size))
 
-    return in_batches(batch, BATCH_ITEMS, queries)
+    distance = over_batches(part, examples.num, rows_at_once(examples))
+    order = jnp.argsort(distance, axis=1, stable=True)[:, :k]
+    return jnp.take_along_axis(distance, order, axis=1), order.astype(jnp.int32)
+
+
+def _nearest_of_found(
+    examples: Examples, k: int, queries: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Return what `nearest` does, by plain differences from examples that screening finds.
+
+    Queries for which screening may have missed one are compared with all examples.
+    """
+    table = examples.table
+    assert table is not None
+    ones = jnp.ones(len(queries), queries.dtype)
+    unit = table.unit * ones
+    weights = jnp.zeros(examples.num, queries.dtype)
+    found = screen(queries, examples, weights, ones, unit, k=k + FEW)
+    distance = map_queries(
+        lambda query, where: norm(query - examples.take(where)),
+        found.indices.shape[1] * examples.d,
+        queries,
+        found.indices,
+    )
+    distance, index = (
+        field[:, :k] for field in jax.lax.sort((distance, found.indices), num_keys=2)
+    )
+    bound = table.unit * jnp.sqrt(jnp.maximum(0, -2 * found.rest))
+    # A distance by plain differences is off by less than a thousandth of what screening allows.
+    missed = ~(distance[:, -1] < 0.999 * bound)
+    replace = partial(_nearest_where_missed, examples, k)
+    return jax.lax.cond(
+        any_of(missed),
+        lambda: in_batches(replace, COSTLY_ITEMS, missed, queries, distance, index),
+        lambda: (distance, index),
+    )
+
+
+def _nearest_where_missed(
+    examples: Examples,
+    k: int,
+    missed: jax.Array,
+    queries: jax.Array,
+    distance: jax.Array,
+    index: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+    """Return `distance` and `index`, or those among all examples where some query missed one."""
+    return jax.lax.cond(
+        any_of(missed),
+        lambda: _nearest_of_all(examples, k, queries),
+        lambda: (distance, index),
+    )
 
 
 @jax.jit
@@ -275,20 +314,24 @@ def matching_log_weight(queries: jax.Array, examples: Examples, weights: Weights
 
     Minus infinity, with derivative zero, where no example of positive weight equals the query.
     """
+    return _of_comparisons(_equal, _log_weight_of, queries, examples, weights)
+
+
+def _equal(query: jax.Array, rows: jax.Array) -> jax.Array:
+    return jnp.all(query == rows, axis=-1)
+
+
+def _log_weight_of(equal: jax.Array, weights: Weights) -> jax.Array:
+    """Return the log of the summed weights of the examples that are `equal`, (N,), to a query."""
     log_weights, zeros = weights
-
-    def one(query: jax.Array) -> jax.Array:
-        equal = jnp.all(query == examples.rows, axis=-1)
-        matches = equal & (log_weights > -jnp.inf)
-        any_match = jnp.any(matches)
-        # Where nothing matches the sum is empty; a stand-in keeps its derivative from being NaN.
-        chosen = jnp.where(matches | ~any_match, log_weights, -jnp.inf)
-        total = jax.nn.logsumexp(chosen)
-        if zeros is not None:
-            total += jnp.log1p(jnp.sum(jnp.where(equal, zeros, 0)) * jnp.exp(-total))
-        return jnp.where(any_match, total, -jnp.inf)
-
-    return map_queries(one, examples.num * examples.d, queries)
+    matches = equal & (log_weights > -jnp.inf)
+    any_match = jnp.any(matches)
+    # Where nothing matches the sum is empty; a stand-in keeps its derivative from being NaN.
+    chosen = jnp.where(matches | ~any_match, log_weights, -jnp.inf)
+    total = jax.nn.logsumexp(chosen)
+    if zeros is not None:
+        total += jnp.log1p(jnp.sum(jnp.where(equal, zeros, 0)) * jnp.exp(-total))
+    return jnp.where(any_match, total, -jnp.inf)
 
 
 @jax.jit
@@ -298,16 +341,62 @@ def nearest_responsibilities(queries: jax.Array, examples: Examples, weights: We
     All the weight is on the nearest example of positive weight; examples at exactly the same
     distance share it in proportion to their weights.
     """
+    return _of_comparisons(_distances, _shares_of_nearest, queries, examples, weights)
+
+
+def _distances(query: jax.Array, rows: jax.Array) -> jax.Array:
+    return norm(query - rows)
+
+
+def _shares_of_nearest(distance: jax.Array, weights: Weights) -> jax.Array:
+    """Return the weights of the examples at the least `distance`, (N,), normalised."""
     log_weights, zeros = weights
+    nearest = distance == jnp.min(jnp.where(log_weights > -jnp.inf, distance, jnp.inf))
+    logits = jnp.where(nearest, log_weights, -jnp.inf)
+    shares = jax.nn.softmax(logits)
+    if zeros is None:
+        return shares
+    more = jnp.where(nearest, zeros, 0) * jnp.exp(-jax.nn.logsumexp(logits))
+    return (shares + more) / (1 + jnp.sum(more))
 
-    def one(query: jax.Array) -> jax.Array:
-        distance = norm(query - examples.rows)
-        nearest = distance == jnp.min(jnp.where(log_weights > -jnp.inf, distance, jnp.inf))
-        logits = jnp.where(nearest, log_weights, -jnp.inf)
-        shares = jax.nn.softmax(logits)
-        if zeros is None:
-            return shares
-        more = jnp.where(nearest, zeros, 0) * jnp.exp(-jax.nn.logsumexp(logits))
-        return (shares + more) / (1 + jnp.sum(more))
 
-    return map_queries(one, examples.num * examples.d, queries)
+def _of_comparisons(
+    compare: Callable[[jax.Array, jax.Array], jax.Array],
+    statistic: Callable[[jax.Array, Weights], jax.Array],
+    queries: jax.Array,
+    examples: Examples,
+    weights: Weights,
+) -> jax.Array:
+    """Return a statistic of each query's comparisons with all examples, (Q, ...).
+
+    Args:
+        compare: maps a query (d,) and rows (K, d) to a number for each row, (K,).
+        statistic: maps the comparisons with all examples (N,), and their weights, to an array.
+        queries: (Q, d).
+        examples: N of them, read batch by batch where they lie in a file.
+        weights: of the examples.
+    """
+    if not isinstance(examples.rows, HostRows):
+        return map_queries(
+            lambda query: statistic(compare(query, examples.rows), weights),
+            examples.num * examples.d,
+            queries,
+        )
+    of_all = jax.vmap(statistic, (0, None))
+    return in_batches(
+        lambda queries: of_all(_compared_in_file(compare, queries, examples), weights),
+        items_that_fit(examples.num),
+        queries,
+    )
+
+
+def _compared_in_file(
+    compare: Callable[[jax.Array, jax.Array], jax.Array], queries: jax.Array, examples: Examples
+) -> jax.Array:
+    """Return the comparisons of queries (Q, d) with all examples, (Q, N)."""
+
+    def part(start: jax.Array, size: int) -> jax.Array:
+        rows = examples.batch(start, size)
+        return jax.lax.map(lambda query: compare(query, rows), queries)
+
+    return over_batches(part, examples.num, min(examples.num, items_that_fit(examples.d)))

@@ -20,7 +20,8 @@ from ppl_memprior.distributions._mixture.examples import Examples, Table
 
 #: Examples that are looked for at first, and where these are not enough.
 FEWEST, FEW = 4, 16
-# Examples in a batch at least, whatever the memory: with fewer a matrix product is slow.
+# Examples in memory that are a batch at least, for any size of batches: with fewer of them a matrix
+# product is slow.
 _LEAST = 1024
 # Examples that share one entry in the first stage of `_largest`; of that algorithm, no batch.
 _GROUP = 16
@@ -163,7 +164,7 @@ def examples_in_batch(examples: Examples, num_queries: int) -> int:
     """Return how many examples are compared with `num_queries` queries at once."""
     size = max(_LEAST, items_that_fit(num_queries))
     if examples.table is not None and examples.table.centred is None:
-        size = min(size, max(_LEAST, items_that_fit(examples.d)))
+        size = min(size, items_that_fit(examples.d))
     return min(examples.num, size)
 
 

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -117,36 +119,72 @@ def ratio_terms(
         alpha: (Q,).
         sigma: (Q,).
     """
+    arguments = (queries, examples, log_weights, alpha, sigma)
+    return _no_terms(_Ratio(terms, log_density), zeros, arguments)
 
-    def explicit(zeros: jax.Array, arguments: Any) -> Any:
-        queries, examples, log_weights, alpha, sigma = arguments
 
-        def batch(level: jax.Array, queries: jax.Array, alpha: jax.Array, sigma: jax.Array) -> Any:
-            def statistic(mixture: Mixture) -> Any:
-                normalizer = -mixture.d * (jnp.log(sigma) + 0.5 * math.log(2 * math.pi))
-                density = _bounded_exp(mixture.logits + (normalizer - level)[:, None])
-                return terms(mixture, zeros * density)
+@dataclass(frozen=True)
+class _Ratio:
+    """What `ratio_terms` computes; its first two arguments."""
 
-            equal = jnp.zeros_like(log_weights)
-            return by_all_differences(statistic, queries, examples, equal, alpha, sigma)
+    terms: Callable[[Mixture, jax.Array], Any]
+    log_density: Callable[..., jax.Array]
 
-        def all_terms() -> Any:
-            level = log_density(*arguments)
-            return in_batches(batch, COSTLY_ITEMS, level, queries, alpha, sigma)
 
-        nothing = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(all_terms))
-        return jax.lax.cond(any_of(log_weights == -jnp.inf), all_terms, lambda: nothing)
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _no_terms(ratio: _Ratio, zeros: jax.Array, arguments: Any) -> Any:
+    """Return zeros, which have the derivatives of `_all_terms`."""
+    return _zeros_like(partial(_all_terms, ratio), zeros, arguments)
 
-    @jax.custom_jvp
-    def implicit(zeros: jax.Array, arguments: Any) -> Any:
-        shapes = jax.eval_shape(explicit, zeros, arguments)
-        return jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes)
 
-    @implicit.defjvp
-    def _(primals: Any, tangents: Any) -> Any:
-        return jax.jvp(explicit, primals, tangents)
+@_no_terms.defjvp
+def _no_terms_jvp(ratio: _Ratio, primals: Any, tangents: Any) -> Any:
+    return jax.jvp(partial(_all_terms, ratio), primals, tangents)
 
-    return implicit(zeros, (queries, examples, log_weights, alpha, sigma))
+
+def _all_terms(ratio: _Ratio, zeros: jax.Array, arguments: Any) -> Any:
+    """Return the terms of all queries; nothing is computed where no weight is zero."""
+    log_weights = arguments[2]
+    costly = partial(_costly_terms, ratio, zeros, *arguments)
+    nothing = _zeros_like(costly)
+    return jax.lax.cond(any_of(log_weights == -jnp.inf), costly, lambda: nothing)
+
+
+def _costly_terms(
+    ratio: _Ratio,
+    zeros: jax.Array,
+    queries: jax.Array,
+    examples: Examples,
+    log_weights: jax.Array,
+    alpha: jax.Array,
+    sigma: jax.Array,
+) -> Any:
+    """Return the terms of all queries, by plain differences from all examples."""
+    level = ratio.log_density(queries, examples, log_weights, alpha, sigma)
+
+    def batch(level: jax.Array, queries: jax.Array, alpha: jax.Array, sigma: jax.Array) -> Any:
+        statistic = partial(_terms_of_mixture, ratio.terms, zeros, level)
+        equal = jnp.zeros_like(log_weights)
+        return by_all_differences(statistic, queries, examples, equal, alpha, sigma)
+
+    return in_batches(batch, COSTLY_ITEMS, level, queries, alpha, sigma)
+
+
+def _terms_of_mixture(
+    terms: Callable[[Mixture, jax.Array], Any],
+    zeros: jax.Array,
+    level: jax.Array,
+    mixture: Mixture,
+) -> Any:
+    """Return the terms of a mixture of equal weights, whose log-density is `level`, (Q,)."""
+    normalizer = -mixture.d * (jnp.log(mixture.sigma) + 0.5 * math.log(2 * math.pi))
+    density = _bounded_exp(mixture.logits + (normalizer - level)[:, None])
+    return terms(mixture, zeros * density)
+
+
+def _zeros_like(fn: Callable[..., Any], *arguments: Any) -> Any:
+    """Return zeros of the shapes that `fn` would return; nothing is computed."""
+    return jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(fn, *arguments))
 
 
 def _bounded_exp(exponent: jax.Array) -> jax.Array:

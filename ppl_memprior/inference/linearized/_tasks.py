@@ -38,7 +38,7 @@ from ppl_memprior.inference.linearized._gaussian_update import (
     gaussian_update,
 )
 from ppl_memprior.inference.linearized._low_rank import Products, low_rank
-from ppl_memprior.inference.linearized._whitened import WhitenedComponents
+from ppl_memprior.inference.linearized._whitened import WhitenedComponent, WhitenedComponents
 from ppl_memprior.problem.inverse_problem import InverseProblem
 
 FEW = 8  # components that are worked on as if they were so many
@@ -109,24 +109,14 @@ class DenseTask:
         looks = jax.jit(jax.vmap(partial(_mean_and_misfit, components)))
 
         def work(indices: NDArray[Any]) -> list[dict[str, NDArray[Any]]]:
-            priors = components.priors(indices)
-            on_host = jax.tree.map(np.asarray, priors)
-
-            def linearize_at(which: NDArray[Any], z: NDArray[Any]) -> list[_Linearized]:
-                r, b = _filled_up(jacobians, priors, which, z)
-                return [_linearized_dense(*each) for each in zip(z, r, b, strict=True)]
-
-            def objectives(which: NDArray[Any], z: NDArray[Any]) -> NDArray[Any]:
-                _, misfits = _filled_up(looks, priors, which, z)
-                return 0.5 * (misfits + np.sum(z**2, axis=1))
-
+            batch = _DenseBatch(components.priors(indices), jacobians, looks)
             start = np.zeros(components.num_model, components.dtype)
             searches = [search_mode(start, self.iterations) for _ in indices]
-            modes = answer_in_batches(searches, linearize_at, objectives)
+            modes = answer_in_batches(searches, batch.linearize_at, batch.objectives)
             posteriors = [_posterior(mode, self.iterations) for mode in modes]
             z = np.stack([mean for _, mean in posteriors]).astype(components.dtype)
-            everything = np.arange(len(indices))
-            means, misfits = _filled_up(looks, priors, everything, z)
+            means, misfits = batch.look(np.arange(len(indices)), z)
+            on_host = jax.tree.map(np.asarray, batch.priors)
             results = []
             for i in range(len(indices)):
                 found = _Found(modes[i], posteriors[i][0], z[i], means[i], misfits[i])
@@ -139,6 +129,35 @@ class DenseTask:
             return results
 
         return work
+
+
+@dataclass(frozen=True)
+class _DenseBatch:
+    """Some components, and the compiled programs that look at them.
+
+    Attributes:
+        priors: the components, with a leading axis.
+        jacobians: `_residual_and_jacobian` of several components.
+        looks: `_mean_and_misfit` of several components.
+    """
+
+    priors: ComponentPrior
+    jacobians: Callable[..., Any]
+    looks: Callable[..., Any]
+
+    def linearize_at(self, which: NDArray[Any], z: NDArray[Any]) -> list[_Linearized]:
+        """Linearize the components `which`, shape (K,), at z, shape (K, d)."""
+        r, b = _filled_up(self.jacobians, self.priors, which, z)
+        return [_linearized_dense(*each) for each in zip(z, r, b, strict=True)]
+
+    def objectives(self, which: NDArray[Any], z: NDArray[Any]) -> NDArray[Any]:
+        """|r(z)|^2 / 2 + |z|^2 / 2 of the components `which`, shape (K,)."""
+        _, misfits = self.look(which, z)
+        return 0.5 * (misfits + np.sum(z**2, axis=1))
+
+    def look(self, which: NDArray[Any], z: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+        """The models at z, shape (K, d), and their misfits, shape (K,)."""
+        return _filled_up(self.looks, self.priors, which, z)
 
 
 @dataclass(frozen=True)
@@ -165,63 +184,92 @@ class LowRankTask:
             results = []
             for n in indices:
                 with component_bar(int(n), self.max_rank, self.accuracy) as bar:
-                    results.append(self._linearize(components, int(n), block, bar))
+                    component = components.at(int(n), block, bar.products)
+                    key = jax.random.fold_in(jax.random.key(_SEED), int(n))
+                    work_at_n = _LowRankWork(self, components, component, block, key, bar)
+                    results.append(work_at_n.done())
             return results
 
         return work
 
-    def _linearize(
-        self, components: WhitenedComponents, index: int, block: int, bar: ComponentBar
-    ) -> dict[str, NDArray[Any]]:
-        component = components.at(index, block, bar.products)
-        effort, stopped = effort_here(), False
-        key = jax.random.fold_in(jax.random.key(_SEED), index)
 
-        def counts() -> dict[str, int]:
-            return {
-                "forward_evaluations": component.forward_evaluations,
-                "gradient_evaluations": component.gradient_evaluations,
-            }
+@dataclass
+class _LowRankWork:
+    """The work of `LowRankTask` on one component.
 
-        def enough(rank: int, error: float, bound: float) -> bool:
-            nonlocal stopped
-            bar.directions(rank, error)
-            # an iterated component has another evidence, which nothing bounds
-            if not self.iterations and bound < effort.least:
-                raise CannotMatter(bound, {n: np.asarray(c) for n, c in counts().items()})
-            # another round, what comes before the next such question, and the look at the mean
-            stopped = not effort.suffices(sum(counts().values()) + 3 * block + 1)
-            return stopped
+    Attributes:
+        task: what is wanted.
+        components: all components.
+        component: the one that is worked on.
+        block: directions that are found at a time.
+        key: of the random probes.
+        bar: shows how far the work is.
+        stopped: whether the effort ended before the accuracy was reached.
+    """
 
-        def linearize_at(z: NDArray[Any], _: _Linearized | None) -> _Linearized:
-            r, extrapolated = component.extrapolated_residual(z)
-            products = Products(
-                lambda vectors: component.push(z, vectors),
-                lambda vectors: component.pull(z, vectors),
-            )
-            found = low_rank(
-                products,
-                extrapolated,
-                components.num_model,
-                key=key,
-                block=block,
-                accuracy=self.accuracy,
-                max_rank=self.max_rank,
-                enough=enough,
-            )
-            return _linearized(z, r, found.spectrum, found.truncation_error)
+    task: LowRankTask
+    components: WhitenedComponents
+    component: WhitenedComponent
+    block: int
+    key: jax.Array
+    bar: ComponentBar
+    stopped: bool = False
 
-        def objective(z: NDArray[Any]) -> float:
-            return 0.5 * float(_squared(component.residual(z)) + _squared(z))
-
-        origin = np.zeros(components.num_model, components.dtype)
-        mode = answer(search_mode(origin, self.iterations), linearize_at, objective)
-        update, z = _posterior(mode, self.iterations)
-        mean = np.asarray(component.prior.at(jnp.asarray(z, components.dtype)))
+    def done(self) -> dict[str, NDArray[Any]]:
+        """Do the work and return its results."""
+        task, component = self.task, self.component
+        origin = np.zeros(self.components.num_model, self.components.dtype)
+        search = search_mode(origin, task.iterations)
+        mode = answer(search, self.linearize_at, self.objective)
+        update, z = _posterior(mode, task.iterations)
+        mean = np.asarray(component.prior.at(jnp.asarray(z, self.components.dtype)))
         found = _Found(mode, update, z, mean, _squared(component.residual(z)))
-        result = _result(component.prior, found, mode.linearized.truncation_error, counts())
-        cut_short = stopped and mode.linearized.truncation_error > self.accuracy
+        error = mode.linearized.truncation_error
+        result = _result(component.prior, found, error, self.counts())
+        cut_short = self.stopped and error > task.accuracy
         return {**result, CUT_SHORT: np.asarray(True)} if cut_short else result
+
+    def linearize_at(self, z: NDArray[Any], _: _Linearized | None) -> _Linearized:
+        """Linearize at z, shape (d,)."""
+        component = self.component
+        r, extrapolated = component.extrapolated_residual(z)
+        found = low_rank(
+            Products(partial(component.push, z), partial(component.pull, z)),
+            extrapolated,
+            self.components.num_model,
+            key=self.key,
+            block=self.block,
+            accuracy=self.task.accuracy,
+            max_rank=self.task.max_rank,
+            enough=self.enough,
+        )
+        return _linearized(z, r, found.spectrum, found.truncation_error)
+
+    def objective(self, z: NDArray[Any]) -> float:
+        """|r(z)|^2 / 2 + |z|^2 / 2."""
+        return 0.5 * float(_squared(self.component.residual(z)) + _squared(z))
+
+    def enough(self, rank: int, error: float, bound: float) -> bool:
+        """Whether no further directions are wanted; see `low_rank`.
+
+        Raises:
+            CannotMatter: the component's weight is negligible.
+        """
+        effort = effort_here()
+        self.bar.directions(rank, error)
+        # an iterated component has another evidence, which nothing bounds
+        if not self.task.iterations and bound < effort.least:
+            raise CannotMatter(bound, {n: np.asarray(c) for n, c in self.counts().items()})
+        # another round, what comes before the next such question, and the look at the mean
+        self.stopped = not effort.suffices(sum(self.counts().values()) + 3 * self.block + 1)
+        return self.stopped
+
+    def counts(self) -> dict[str, int]:
+        """Evaluations so far."""
+        return {
+            "forward_evaluations": self.component.forward_evaluations,
+            "gradient_evaluations": self.component.gradient_evaluations,
+        }
 
 
 class _Linearized(NamedTuple):

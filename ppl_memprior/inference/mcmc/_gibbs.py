@@ -78,13 +78,13 @@ class _ExampleBlock(MCMCKernel):
         (site,) = state.z
         rng_key, draw_key = jax.random.split(state.rng_key)
         model = handlers.seed(self.model, rng_seed=0)
-        log_joint, examples = _log_joint(model, site, state.z[site], model_args, model_kwargs)
+        log_joint, prior = _log_joint(model, site, state.z[site], model_args, model_kwargs)
         failed = has_failed(log_joint)
         log_joint = zero_where_failed(log_joint)
         example = jax.random.categorical(draw_key, log_joint).astype(jnp.int32)
         count = jnp.sum(failed, dtype=jnp.int32)
         first = jnp.where(count > 0, jnp.argmax(failed), -1).astype(jnp.int32)
-        return _ExampleState({site: examples[example]}, example, count, first, rng_key)
+        return _ExampleState({site: prior.take(example)}, example, count, first, rng_key)
 
     def refresh(self, state: Any, model_args: Any, model_kwargs: Any) -> Any:
         return state  # holds nothing that depends on the other latents
@@ -108,6 +108,8 @@ class ExampleGibbs(Gibbs):
     by evaluating the model at all N examples, in batches that bound the memory. Then `inner_kernel`
     moves the other latents :math:`\theta`. The weights may depend on other latents, and the prior
     of a latent may depend on the example. An example at which the simulation fails has no weight.
+    Examples in a file are read batch by batch: all of them in each update of the example, and again
+    in each gradient of the inner kernel, for their probability may depend on other latents.
 
     Use it as any kernel of `numpyro.infer.MCMC`, with `chain_method` "sequential", "parallel" or
     "vectorized". The prior's site is then always one of the examples. These extra fields are of
@@ -277,8 +279,8 @@ def _log_joint(
     value: jax.Array,
     model_args: tuple[Any, ...],
     model_kwargs: dict[str, Any],
-) -> tuple[jax.Array, jax.Array]:
-    """Return log pi_n + log p(data, other latents | x_n), shape (N,), and the examples.
+) -> tuple[jax.Array, LearnedPrior]:
+    """Return log pi_n + log p(data, other latents | x_n), shape (N,), and the prior.
 
     NaN or plus infinity where the simulation failed. `value`, the present one of the site, only
     leads to the prior, which may depend on other latents.
@@ -287,12 +289,13 @@ def _log_joint(
     prior = trace[site]["fn"]
     elements = sum(np.size(s["value"]) for s in trace.values() if s["type"] == "sample")
 
-    def given(example: jax.Array) -> jax.Array:
+    def given(index: jax.Array) -> jax.Array:
         # the prior's own term would be that of all examples equal to this one, and is not used
-        terms, _ = compute_log_probs(model, model_args, model_kwargs, {site: example})
+        values = {site: prior.take(index)}
+        terms, _ = compute_log_probs(model, model_args, model_kwargs, values)
         del terms[site]
         return sum(terms.values(), jnp.zeros(()))
 
-    examples = prior.component_means
-    size = min(BATCH_ITEMS, items_that_fit(elements), len(examples))
-    return prior.log_weights + jax.lax.map(given, examples, batch_size=size), examples
+    num = prior.num_components
+    size = min(BATCH_ITEMS, items_that_fit(elements), num)
+    return prior.log_weights + jax.lax.map(given, jnp.arange(num), batch_size=size), prior

@@ -57,29 +57,27 @@ def fields_figure(runs: Runs, reference: str | None = None) -> Figure | None:
     one = _posterior(first, site)[0, 0]
     vertical, horizontal = _side(one, 0), _side(one, 1)
     ratio, to_scale = _proportions(one, vertical, horizontal)
+    everything = [*rows[0], *rows[1]]
     columns = len(rows[0])
     width = min(1.9, 9.4 / columns)  # inches; a page shrinks what is wider
     height = max(0.9, width * ratio)
     figure = Figure(figsize=(width * columns + 1.7, 2 * height + 1.5), layout="constrained")
     grid = figure.subplots(2, columns, squeeze=False)
+    # one colour scale for all that are fields, one for all that are their spread
+    ranges = {
+        is_spread: _range([panel.values for panel in everything if panel.is_spread == is_spread])
+        for is_spread in {panel.is_spread for panel in everything}
+    }
     images: dict[bool, AxesImage] = {}
     for axes_row, panels in zip(grid, rows, strict=True):
         missing = columns - len(panels)
         for axes in axes_row[:missing]:
             axes.remove()
         for axes, panel in zip(axes_row[missing:], panels, strict=True):
-            # one colour scale for all that are fields, one for all that are their spread
-            alike = [p.values for p in (*rows[0], *rows[1]) if p.is_spread == panel.is_spread]
-            low, high = _range(alike)
-            images[panel.is_spread] = axes.imshow(
-                panel.values,
-                extent=(*horizontal.ends, *vertical.ends[::-1]),
-                cmap="magma" if panel.is_spread else "viridis",
-                vmin=0.0 if panel.is_spread else low,
-                vmax=high,
-                interpolation="nearest",
-                aspect="equal" if to_scale else "auto",
+            images[panel.is_spread] = _draw_panel(
+                axes, panel, vertical, horizontal, limits=ranges[panel.is_spread]
             )
+            axes.set_aspect("equal" if to_scale else "auto")
             lines = [fitted(line, width, 9) for line in panel.title.split("\n")]
             axes.set_title("\n".join(lines), fontsize=9)
             _label_sides(
@@ -94,9 +92,23 @@ def fields_figure(runs: Runs, reference: str | None = None) -> Figure | None:
         bar = figure.colorbar(image, ax=grid[int(is_spread), -1], shrink=0.9)
         bar.set_label(fitted(f"sd of {label}" if is_spread else label, height, 9), fontsize=9)
         bar.ax.tick_params(labelsize=8)
-    titles = [" ".join(p.title.split()) for p in (*rows[0], *rows[1])]
+    titles = [" ".join(panel.title.split()) for panel in everything]
     figure.set_label(f"Pictures of {label}: {listed(titles)}.")
     return figure
+
+
+def _draw_panel(
+    axes: Axes, panel: _Panel, vertical: _Side, horizontal: _Side, limits: tuple[float, float]
+) -> AxesImage:
+    """Draw the picture of a panel; a spread begins at zero, whatever its limits."""
+    return axes.imshow(
+        panel.values,
+        extent=(*horizontal.ends, *vertical.ends[::-1]),
+        cmap="magma" if panel.is_spread else "viridis",
+        vmin=0.0 if panel.is_spread else limits[0],
+        vmax=limits[1],
+        interpolation="nearest",
+    )
 
 
 def field_site(tree: xr.DataTree) -> str | None:

@@ -36,7 +36,7 @@ def marginals_figure(runs: Runs, reference: str | None = None) -> Figure:
         for name, tree in trees.items():
             values = coordinate.draws(tree).to_numpy().ravel()
             _density(axes, values, colour_of(runs, name), fitted(shortened(name), 7.0, 8.0))
-        if coordinate.site == first.attrs["prior_site"]:
+        if coordinate.site == first.attrs["prior_site"] and coordinate.is_in(first, "examples"):
             at = coordinate.of(first, "examples").to_numpy()
             axes.plot(at, np.full(len(at), -0.06), "|", color="0.45", ms=6, label="examples")
         truth = coordinate.truth(runs)
