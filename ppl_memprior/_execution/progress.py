@@ -11,10 +11,12 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
+from jax.tree_util import Partial
 from tqdm import tqdm
 
 from ppl_memprior._batches import batch_slices, filled_batches, items_in_batch
@@ -62,7 +64,7 @@ def progress_bar(
 
 
 def scan_with_progress(
-    step: Callable[[Any, Any], tuple[Any, Any]],
+    step: Partial,
     carry: Any,
     xs: jax.Array,
     *,
@@ -76,7 +78,8 @@ def scan_with_progress(
     `jit`.
 
     Args:
-        step: as for `jax.lax.scan`.
+        step: as for `jax.lax.scan`, with what it needs besides as the arguments of the `Partial`:
+            a step of the same function and other arrays is not compiled again.
         carry: the initial state, a pytree.
         xs: inputs along the leading axis.
         description: what the bar says.
@@ -86,14 +89,18 @@ def scan_with_progress(
         The final state and the outputs, stacked, as NumPy arrays.
     """
     size = max(1, len(xs) // 40)
-    scan = jax.jit(lambda state, inputs: jax.lax.scan(step, state, inputs))
     outputs = []
     with progress_bar(total=len(xs), description=description, progress=progress) as bar:
         for steps in batch_slices(len(xs), size):
-            carry, output = jax.block_until_ready(scan(carry, xs[steps]))
+            carry, output = jax.block_until_ready(_scan(step, carry, xs[steps]))
             outputs.append(jax.tree.map(np.asarray, output))
             bar.update(steps.stop - steps.start)
     return carry, jax.tree.map(lambda *leaves: np.concatenate(leaves), *outputs)
+
+
+@jax.jit
+def _scan(step: Partial, carry: Any, xs: jax.Array) -> tuple[Any, Any]:
+    return jax.lax.scan(step, carry, xs)
 
 
 def map_in_batches(
@@ -107,7 +114,8 @@ def map_in_batches(
     """`jax.vmap(function)(xs)` in batches that bound the memory, with a bar on stderr.
 
     Args:
-        function: JAX function of one item; may return a pytree.
+        function: JAX function of one item; may return a pytree. One that is a
+            `jax.tree_util.Partial` is compiled once for all arrays among its arguments.
         xs: items along the leading axis; an array or a pytree of arrays.
         elements_per_item: numbers that one item needs while it is worked on.
         description: what the bar says.
@@ -138,7 +146,7 @@ def map_taken_in_batches(
     """`map_in_batches` for items of which no more than a batch is in memory.
 
     Args:
-        function: JAX function of one item; may return a pytree.
+        function: of one item; see `map_in_batches`.
         take: maps indices (K,) to the items, an array or a pytree of arrays with K rows.
         count: items in all.
         elements_per_item: numbers that one item needs while it is worked on.
@@ -149,7 +157,8 @@ def map_taken_in_batches(
         The results as NumPy arrays, stacked along a new leading axis.
     """
     size = items_in_batch(count, elements_per_item)
-    batched = jax.jit(jax.vmap(function))
+    shared = isinstance(function, Partial)
+    batched = partial(_vmapped, function) if shared else jax.jit(jax.vmap(function))
     parts = []
     with progress_bar(total=count, description=description, progress=progress) as bar:
         for items, indices in filled_batches(count, size):
@@ -159,3 +168,8 @@ def map_taken_in_batches(
             parts.append(jax.tree.map(lambda leaf, k=kept: np.asarray(leaf)[:k], part))
             bar.update(kept)
     return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
+
+
+@jax.jit
+def _vmapped(function: Partial, items: Any) -> Any:
+    return jax.vmap(function)(items)

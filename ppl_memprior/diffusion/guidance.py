@@ -12,6 +12,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import Partial
 
 from ppl_memprior._execution.progress import map_in_batches
 from ppl_memprior._failures import tell_failures
@@ -85,7 +86,7 @@ def guidance_scale(problem: InverseProblem, *, progress: bool = False) -> Guidan
         ValueError: the simulation fails at all examples.
     """
     residuals = map_in_batches(
-        problem.residual,
+        Partial(InverseProblem.residual, problem),
         _Examples(problem),
         elements_per_item=problem.num_data,
         description="dps: forward solves",

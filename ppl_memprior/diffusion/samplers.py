@@ -9,6 +9,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import Partial
 
 from ppl_memprior._execution.progress import scan_with_progress
 from ppl_memprior._failures import require_some, tell_count
@@ -73,29 +74,17 @@ def dps(
     scale = guidance_scale(problem, progress=progress)
     length = step_size * scale.model**2 / scale.data
 
-    def advance(x: jax.Array, key: jax.Array, now: jax.Array, after: jax.Array) -> tuple:
-        guidance = dps_guidance(problem, x, now)
-        keep = (after / now) ** 2
-        noise = after * jnp.sqrt(1 - keep) * jax.random.normal(key, x.shape, x.dtype)
-        moved = guidance.denoised + keep * (x - guidance.denoised) + noise
-        skipped = jnp.logical_not(guidance.usable)
-        return moved - length * guidance.gradient, (guidance.residual_norm, skipped)
-
-    def step(state: tuple[jax.Array, jax.Array], level: jax.Array) -> tuple:
-        x, key = state
-        key, *keys = jax.random.split(key, num_samples + 1)
-        x, stats = jax.vmap(advance, in_axes=(0, 0, None, None))(
-            x, jnp.stack(keys), level[0], level[1]
-        )
-        return (x, key), stats
-
     start_key, chain_key = jax.random.split(rng_key)
     centre = example_spread(problem).mean
     noise = jax.random.normal(start_key, (num_samples, *problem.event_shape), centre.dtype)
     start = centre + levels[0] * noise
     pairs = jnp.stack([levels[:-1], levels[1:]], axis=1)
     (draws, _), (norms, skipped) = scan_with_progress(
-        step, (start, chain_key), pairs, description="dps: noise levels", progress=progress
+        Partial(_step, problem, length),
+        (start, chain_key),
+        pairs,
+        description="dps: noise levels",
+        progress=progress,
     )
     num_skipped = int(skipped.sum())
     require_some("dps", num_skipped, skipped.size, "steps")
@@ -114,6 +103,39 @@ def dps(
             "skipped_steps": np.asarray(skipped.sum(axis=0))[None],
         },
     )
+
+
+def _step(
+    problem: InverseProblem,
+    length: jax.Array,
+    state: tuple[jax.Array, jax.Array],
+    levels: jax.Array,
+) -> tuple[tuple[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]:
+    """Move all samples from one noise level to the next.
+
+    Args:
+        problem: the inverse problem.
+        length: of the step along the gradient of the residual's norm.
+        state: the samples, shape (K, *event_shape), and a JAX random key.
+        levels: the level now and the level after, shape (2,).
+
+    Returns:
+        The new state, and each sample's residual norm and whether its step went without the data.
+    """
+    x, key = state
+    key, *keys = jax.random.split(key, len(x) + 1)
+    now, after = levels
+
+    def advance(x: jax.Array, key: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+        guidance = dps_guidance(problem, x, now)
+        keep = (after / now) ** 2
+        noise = after * jnp.sqrt(1 - keep) * jax.random.normal(key, x.shape, x.dtype)
+        moved = guidance.denoised + keep * (x - guidance.denoised) + noise
+        skipped = jnp.logical_not(guidance.usable)
+        return moved - length * guidance.gradient, (guidance.residual_norm, skipped)
+
+    x, stats = jax.vmap(advance)(x, jnp.stack(keys))
+    return (x, key), stats
 
 
 @method_check("dps")

@@ -61,6 +61,11 @@ class LookupPosterior(MemorizedPrior):
         self.log_weights, self._zero_weights = reweighted(weights, log_likelihoods)
 
 
+@jax.jit
+def _log_likelihoods(problem: InverseProblem, x: jax.Array) -> jax.Array:
+    return jax.vmap(problem.log_likelihood)(x)
+
+
 @dataclass(frozen=True)
 class LogLikelihoodTask:
     """The log-likelihood at each example, as work for `map_examples`."""
@@ -69,10 +74,9 @@ class LogLikelihoodTask:
 
     def prepare(self, problem: InverseProblem) -> Callable[[np.ndarray], list[Any]]:
         """Return a function from a batch's indices to one scalar `log_likelihood` for each."""
-        batched = jax.jit(jax.vmap(problem.log_likelihood))
 
         def solve(indices: np.ndarray) -> list[dict[str, np.ndarray]]:
-            values = np.asarray(batched(problem.take(indices)))
+            values = np.asarray(_log_likelihoods(problem, problem.take(indices)))
             return [{"log_likelihood": value} for value in values]
 
         return solve

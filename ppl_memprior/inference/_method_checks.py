@@ -115,12 +115,16 @@ def _with_bandwidth(problem: InverseProblem) -> InverseProblem:
 
 def _conditioned(problem: InverseProblem, sites: tuple[str, ...]) -> InverseProblem:
     def make() -> InverseProblem:
-        # compiled, so that the forward solve, whose result is not used, is not made
-        values = jax.jit(problem.draw_extra_latents)(problem.take(0))
+        values = _drawn(problem, problem.take(0))
         model = handlers.condition(problem.model, data={name: values[name] for name in sites})
         return InverseProblem(model, *problem.args, **problem.kwargs)
 
     return remembered(problem, ("conditioned", sites), make)
+
+
+@jax.jit  # which leaves out the forward solve, whose result is not used
+def _drawn(problem: InverseProblem, x: jax.Array) -> dict[str, jax.Array]:
+    return problem.draw_extra_latents(x)
 
 
 def _passes(reasons: Check, problem: InverseProblem) -> bool:

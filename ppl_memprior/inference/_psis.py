@@ -16,6 +16,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import Partial
 from numpy.typing import NDArray
 from numpyro.distributions import Distribution, constraints
 from scipy.special import logsumexp
@@ -26,6 +27,7 @@ from ppl_memprior._failures import has_failed, tell_failures, zero_where_failed
 from ppl_memprior.distributions import MemorizedPrior
 from ppl_memprior.inference._method_checks import advising, method_check, require_density
 from ppl_memprior.inference.linearized._linearize import require_linearizable
+from ppl_memprior.inference.linearized._posterior import plain
 from ppl_memprior.problem.inverse_problem import InverseProblem
 
 SMALLEST_NUM_DRAWS = 25  # a fifth of them is the tail, and a fit wants five values
@@ -178,7 +180,7 @@ def weighted(
     )
     found = _LogDensities(
         *map_in_batches(
-            lambda x: (problem.prior.log_prob(x), proposal.log_prob(x), problem.log_likelihood(x)),
+            Partial(_log_densities, problem, plain(proposal)),
             draws,
             elements_per_item=problem.num_data + draws[0].size,
             description="psis: forward solves",
@@ -204,6 +206,12 @@ def weighted(
     posterior = PsisPosterior(draws, log_ratios, counts, resolution)
     posterior.num_failed = int(failed.sum())
     return posterior, failed
+
+
+def _log_densities(
+    problem: InverseProblem, proposal: Distribution, x: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    return problem.prior.log_prob(x), proposal.log_prob(x), problem.log_likelihood(x)
 
 
 @method_check("psis")

@@ -104,23 +104,20 @@ def tempered_smc(
     """
     check_tempered_smc(problem)
     _check_sizes(num_particles, num_repeats, target_ess, num_mcmc_steps)
-    target = unconstrained(problem)
-    start = jax.jit(partial(_start, problem, target, num_particles))
-    step = jax.jit(partial(_step, problem, target, target_ess, num_mcmc_steps))
-    constrain = jax.jit(jax.vmap(target.latents))
+    step = partial(_step, problem, target_ess, num_mcmc_steps)
     particles, evidences, schedules, acceptance, failed = [], [], [], [], []
     with progress_bar(
         total=num_repeats, description="smc: inverse temperature", progress=progress
     ) as bar:
         for key in jax.random.split(rng_key, num_repeats):
             start_key, step_key, order_key = jax.random.split(key, 3)
-            carry, likelihoods = start(start_key)
+            carry, likelihoods = _start(problem, num_particles, start_key)
             failed.append(np.asarray(has_failed(likelihoods)))
             _check_usable(np.asarray(likelihoods), target_ess)
             rows, evidence, schedule, accepted = _one_repeat(step, carry, step_key, bar)
             # resampling leaves siblings side by side; without order the particles are exchangeable
             shuffled = jax.random.permutation(order_key, rows)
-            particles.append(jax.tree.map(np.asarray, constrain(shuffled)))
+            particles.append(jax.tree.map(np.asarray, _constrained(problem, shuffled)))
             evidences.append(evidence)
             schedules.append(schedule)
             acceptance.append(accepted)
@@ -212,10 +209,16 @@ def _one_repeat(
     return carry.state.particles, log_evidence, np.asarray(schedule), float(acceptance)
 
 
-def _start(
-    problem: InverseProblem, target: Unconstrained, num_particles: int, key: jax.Array
-) -> tuple[_Carry, jax.Array]:
+@jax.jit
+def _constrained(problem: InverseProblem, particles: jax.Array) -> dict[str, jax.Array]:
+    """The values of the latent sites by name."""
+    return jax.vmap(unconstrained(problem).latents)(particles)
+
+
+@partial(jax.jit, static_argnames="num_particles")
+def _start(problem: InverseProblem, num_particles: int, key: jax.Array) -> tuple[_Carry, jax.Array]:
     """Draws from the prior, and their log-likelihoods as they come."""
+    target = unconstrained(problem)
     particles = jax.vmap(target.draw_prior)(jax.random.split(key, num_particles))
     state = load_blackjax().smc.tempered.init(particles)
     # the usual scaling of the stable step of Hamiltonian Monte Carlo with the dimension
@@ -226,9 +229,9 @@ def _start(
     return _Carry(state, log_step_size), values
 
 
+@partial(jax.jit, static_argnames=("target_ess", "num_mcmc_steps"))
 def _step(
     problem: InverseProblem,
-    target: Unconstrained,
     target_ess: float,
     num_mcmc_steps: int,
     carry: _Carry,
@@ -238,6 +241,7 @@ def _step(
 
     Returns the new carry, the log-evidence's increment and the mean acceptance probability.
     """
+    target = unconstrained(problem)
     smc_key, jitter_key = jax.random.split(key)
     particles, weights, _ = carry.state
     count = len(weights)

@@ -96,7 +96,7 @@ def taken_apart(
     """
     prepared = prior.prepared_examples() if attributes["fixed_prior"] else None
     as_arrays = {name: jnp.asarray(value) for name, value in data.items()}
-    x = jax.ShapeDtypeStruct(prior.event_shape, prior.take(0).dtype)
+    x = jax.eval_shape(prior.take, 0)
     for which in (Numbers.ALL, Numbers.JAX_ARRAYS, Numbers.NONE):
         numbers, rest = numbers_apart(tuple(call), which)
         leaves = Leaves(numbers, prior, prepared, as_arrays)

@@ -49,18 +49,18 @@ def _digest(problem: InverseProblem) -> str:
         parts += [name, value]
     names = (problem.prior_name, problem.observed, problem.extra_latents)
     parts.append(repr((*names, problem.deterministic_names)))
-
-    def probe(x: jax.Array) -> Any:
-        # one trace, one forward solve: a callback is not made twice
-        trace = problem._run({problem.prior_name: x}, 0)
-        sites = (*problem.deterministic_names, *problem.extra_latents)
-        log_likelihood = problem._sum_log_likelihood(trace)
-        return log_likelihood, {name: trace[name]["value"] for name in sites}
-
-    compiled = jax.jit(probe)
     for index in (0, problem.num_examples // 2, -1):
-        parts += jax.tree.leaves(compiled(problem.take(index)))
+        parts += jax.tree.leaves(_probe(problem, problem.take(index)))
     return hash_of(*parts)
+
+
+@jax.jit
+def _probe(problem: InverseProblem, x: jax.Array) -> Any:
+    # one trace, one forward solve: a callback is not made twice
+    trace = problem._run({problem.prior_name: x}, 0)
+    sites = (*problem.deterministic_names, *problem.extra_latents)
+    log_likelihood = problem._sum_log_likelihood(trace)
+    return log_likelihood, {name: trace[name]["value"] for name in sites}
 
 
 class Rows(NamedTuple):

@@ -175,7 +175,7 @@ class _MakeObject:
         self.kind = kind
 
     def __call__(self, parts: Any) -> Any:
-        made = object.__new__(self.kind)
+        made: Any = object.__new__(self.kind)
         vars(made).update(parts)
         return made
 

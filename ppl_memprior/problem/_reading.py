@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
+from jax.interpreters.partial_eval import dce_jaxpr
 
 from ppl_memprior.distributions import LearnedPrior
 from ppl_memprior.problem._dependence import RANDOM_KEY, NamedLatents, dependencies
@@ -309,13 +310,17 @@ def _read_data(
     traced: ClosedJaxpr, outputs: tuple[_Values, _Static], observed: tuple[str, ...]
 ) -> tuple[dict[str, np.ndarray], int]:
     """The data that the model has made by JAX, by site, and the number of all data not masked."""
-    function = jaxpr_as_fun(traced)
-
-    @jax.jit  # which leaves out what these do not need: the forward solve
-    def data_and_counts(key: jax.Array) -> tuple[dict[str, Any], list[Any]]:
-        values: _Values = jax.tree.unflatten(jax.tree.structure(outputs), function(key))[0]
-        made = {name: values.value[name] for name in observed if name in values.value}
-        return made, [values.count[name] for name in observed]
-
-    made, counts = data_and_counts(jax.random.PRNGKey(0))
+    structure: Any = jax.tree.structure(outputs)
+    wanted: _Values = jax.tree.unflatten(structure, range(structure.num_leaves))[0]
+    places = [wanted.value[n] for n in observed if n in wanted.value]
+    places += [wanted.count[n] for n in observed]
+    # without what these do not need: the forward solve
+    used = [place in places for place in range(structure.num_leaves)]
+    needed, inputs = dce_jaxpr(traced.jaxpr, used)
+    key = [jax.random.PRNGKey(0)] if inputs[0] else []
+    found = dict(
+        zip(sorted(places), jaxpr_as_fun(ClosedJaxpr(needed, traced.consts))(*key), strict=True)
+    )
+    made = {n: found[wanted.value[n]] for n in observed if n in wanted.value}
+    counts = [found[wanted.count[n]] for n in observed]
     return {n: np.asarray(value) for n, value in made.items()}, sum(int(c) for c in counts)

@@ -98,9 +98,7 @@ class Signature:
             for key, item in value.items():
                 self._write(key)
                 self._parameter(item, made_by_tracing)
-        elif value is None or isinstance(
-            value, str | bytes | int | float | complex | np.dtype
-        ):
+        elif value is None or isinstance(value, str | bytes | int | float | complex | np.dtype):
             self._write(repr(value))
         elif isinstance(value, jax.Array | np.ndarray | np.generic):
             self._value(value)

@@ -283,7 +283,6 @@ class InverseProblem:
             total = total + jnp.sum(scale * site["fn"].log_prob(site["value"]))
         return total
 
-
     def _taken_apart(self) -> tuple[Leaves, Form]:
         def make() -> tuple[Leaves, Form]:
             call = Call(self.model, self.args, self.kwargs)
@@ -295,7 +294,8 @@ class InverseProblem:
     @classmethod
     def _put_together(cls, form: Form, leaves: Leaves) -> InverseProblem:
         problem = object.__new__(cls)
-        problem.model, problem.args, problem.kwargs = form.call(leaves)
+        problem.model, problem.args, kwargs = form.call(leaves)
+        problem.kwargs = dict(kwargs)
         problem.prior, problem.data = leaves.ready_prior(), leaves.data
         vars(problem).update(form.attributes)
         problem._cache = Cache()

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import Partial
 from jax.typing import ArrayLike
 from numpyro.ops.provenance import eval_provenance
 
@@ -83,13 +85,15 @@ def at_draws(
     wanted = np.zeros(len(first), dtype=bool)
     wanted[inverse[chosen]] = True
 
-    program = _program(problem)
+    # found once for a problem
+    noise = remembered(problem, "noise of the observed sites", lambda: _noise(problem))
+    program = _AtDraw(tuple(noise.items()))
     responsibility = np.zeros(problem.num_examples)
     parts, chosen_parts = [], []
     fixed: dict[str, list[np.ndarray]] = {}
     unique = {name: jnp.asarray(latents[name][first]) for name in names}
     elements = sum(problem.data[name].size for name in data_sites(problem)) + rows.shape[1]
-    for items, (part, of_all) in _in_batches(program, unique, elements, progress):
+    for items, (part, of_all) in _in_batches(problem, program, unique, elements, progress):
         fixed = of_all
         responsibility += shares[items] @ part.pop("responsibilities")
         large = {name: part.pop(name) for name in ("log_likelihood", "noise")}
@@ -99,9 +103,7 @@ def at_draws(
     at_chosen = jax.tree.map(lambda *leaves: np.concatenate(leaves), *chosen_parts)
     places = (np.cumsum(wanted) - 1)[inverse[chosen]]
     predictive = {
-        name: program.noise[name].sample(
-            jax.random.fold_in(rng_key, i), leaves, fixed[name], places
-        )
+        name: noise[name].sample(jax.random.fold_in(rng_key, i), leaves, fixed[name], places)
         for i, (name, leaves) in enumerate(at_chosen["noise"].items())
     }
     failed = found["failed"]
@@ -164,6 +166,9 @@ class _Noise:
     varies: tuple[bool, ...]
     size: int
 
+    def __hash__(self) -> int:
+        return hash((self.varies, self.size))  # not every distribution's structure has a hash
+
     def split(self, fn: Any) -> tuple[list[jax.Array], list[jax.Array]]:
         """The arrays that depend on the latent sites, and the others."""
         pairs = list(zip(_leaves(fn), self.varies, strict=True))
@@ -179,37 +184,46 @@ class _Noise:
         self, rng_key: jax.Array, varying: list[np.ndarray], fixed: list[Any], which: np.ndarray
     ) -> np.ndarray:
         """A prediction for each of `which`, the number of a kept distribution."""
-
-        def one(item: tuple[jax.Array, list[jax.Array]]) -> tuple[jax.Array, jax.Array]:
-            key, leaves = item
-            fn = self.together(leaves, fixed)
-            return fn.sample(key), is_defined(fn)
-
         items = (jax.random.split(rng_key, len(which)), [leaf[which] for leaf in varying])
-        return nan_where_undefined(*map_in_batches(one, items, elements_per_item=self.size))
+        return nan_where_undefined(
+            *map_in_batches(Partial(_Prediction(self), fixed), items, elements_per_item=self.size)
+        )
 
 
 @dataclass(frozen=True)
-class _Program:
-    """The compiled program.
+class _Prediction:
+    """Draws data; equal where the distributions come apart in the same way."""
+
+    noise: _Noise
+
+    def __call__(
+        self, fixed: list[Any], item: tuple[jax.Array, list[jax.Array]]
+    ) -> tuple[jax.Array, jax.Array]:
+        key, leaves = item
+        fn = self.noise.together(leaves, fixed)
+        return fn.sample(key), is_defined(fn)
+
+
+@dataclass(frozen=True)
+class _AtDraw:
+    """What is kept of a draw, and what all draws share; equal for problems of one form.
 
     Attributes:
-        run: from latent sites, stacked over draws, to what is kept of each draw and what all share.
-        noise: the observed sites that predictions are drawn of.
+        noise: the observed sites that predictions are drawn of, by name.
     """
 
-    run: Any
-    noise: Mapping[str, _Noise]
+    noise: tuple[tuple[str, _Noise], ...]
 
+    @partial(jax.jit, static_argnums=0)
+    def run(
+        self, problem: InverseProblem, latents: dict[str, jax.Array]
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """From latent sites, stacked over draws."""
+        return jax.vmap(partial(self._one, problem), out_axes=(0, None))(latents)
 
-def _program(problem: InverseProblem) -> _Program:
-    return remembered(problem, "program at the draws", lambda: _make_program(problem))
-
-
-def _make_program(problem: InverseProblem) -> _Program:
-    noise = _noise(problem)
-
-    def at_draw(values: dict[str, jax.Array]) -> tuple[dict[str, Any], dict[str, Any]]:
+    def _one(
+        self, problem: InverseProblem, values: dict[str, jax.Array]
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
         others: dict[str, ArrayLike] = {name: values[name] for name in problem.extra_latents}
         x = values[problem.prior_name]
         trace = problem.trace(x, **others)
@@ -225,11 +239,9 @@ def _make_program(problem: InverseProblem) -> _Program:
             sites = [gaussian_site(trace[name]) for name in problem.observed]
             squares = [jnp.sum(site.whitened() ** 2) for site in sites if site is not None]
             each["chi_square"] = jnp.sum(jnp.stack(squares))
-        split = {name: noise[name].split(elementwise(trace[name]["fn"])) for name in noise}
+        split = {name: form.split(elementwise(trace[name]["fn"])) for name, form in self.noise}
         each["noise"] = {name: varying for name, (varying, _) in split.items()}
         return each, {name: fixed for name, (_, fixed) in split.items()}
-
-    return _Program(jax.jit(jax.vmap(at_draw, out_axes=(0, None))), noise)
 
 
 def _noise(problem: InverseProblem) -> dict[str, _Noise]:
@@ -260,7 +272,11 @@ def _leaves(fn: Any) -> list[jax.Array]:
 
 
 def _in_batches(
-    program: _Program, latents: dict[str, jax.Array], elements: int, progress: bool
+    problem: InverseProblem,
+    program: _AtDraw,
+    latents: dict[str, jax.Array],
+    elements: int,
+    progress: bool,
 ) -> Iterator[tuple[slice, tuple[dict[str, Any], dict[str, Any]]]]:
     """Run the program in batches that bound the memory, of one shape and so one compilation."""
     description = "forward solves at the draws"
@@ -271,7 +287,7 @@ def _in_batches(
             kept = items.stop - items.start
             with told_plainly(description):
                 each, fixed = jax.block_until_ready(
-                    program.run({name: leaf[indices] for name, leaf in latents.items()})
+                    program.run(problem, {name: leaf[indices] for name, leaf in latents.items()})
                 )
             part = jax.tree.map(lambda leaf, k=kept: np.asarray(leaf)[:k], each)
             yield items, (part, jax.tree.map(np.asarray, fixed))

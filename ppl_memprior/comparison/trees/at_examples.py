@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
+from jax.tree_util import Partial
 from numpy.typing import NDArray
 
 from ppl_memprior import _batches
@@ -75,7 +76,9 @@ def deterministics_at(
     if not _has_deterministics(problem):
         return {}
     x = jnp.asarray(latents[problem.prior_name])[None]
-    found = map_in_batches(problem.deterministics, x, elements_per_item=problem.num_data)
+    found = map_in_batches(
+        Partial(InverseProblem.deterministics, problem), x, elements_per_item=problem.num_data
+    )
     return {name: values[0] for name, values in found.items()}
 
 
@@ -102,9 +105,12 @@ def _deterministics(problem: InverseProblem) -> dict[str, np.ndarray]:
     if not names:
         return {}
 
-    def kept(x: jax.Array) -> dict[str, jax.Array]:
+    def some(x: jax.Array) -> dict[str, jax.Array]:
         values = problem.deterministics(x)
         return {name: values[name] for name in names}
+
+    everything = len(names) == len(problem.deterministic_names)
+    kept = Partial(InverseProblem.deterministics, problem) if everything else some
 
     def solve() -> dict[str, np.ndarray]:
         return map_taken_in_batches(

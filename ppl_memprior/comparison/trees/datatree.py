@@ -234,8 +234,12 @@ def _mean_bandwidth(problem: InverseProblem, latents: Mapping[str, np.ndarray]) 
     """The mean over the draws of a bandwidth that other latent sites may decide."""
     others = {name: jnp.asarray(latents[name]) for name in problem.extra_latents}
     # compiled, so that the forward solves, whose results are not used, are not made
-    read = jax.jit(jax.vmap(lambda given: problem.prior_given(**given).bandwidth))
-    return {"bandwidth": float(np.mean(read(others), dtype=float))}
+    return {"bandwidth": float(np.mean(_bandwidths(problem, others), dtype=float))}
+
+
+@jax.jit
+def _bandwidths(problem: InverseProblem, others: Mapping[str, jax.Array]) -> jax.Array:
+    return jax.vmap(lambda given: problem.prior_given(**given).bandwidth)(others)
 
 
 def _narrowest(problem: InverseProblem, bandwidth: float) -> float:

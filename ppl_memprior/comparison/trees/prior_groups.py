@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.tree_util import Partial
 
 from ppl_memprior._execution.progress import map_in_batches
 from ppl_memprior.comparison.trees.at_draws import can_sample, is_defined, nan_where_undefined
@@ -63,22 +64,9 @@ def prior_groups(
         raise ValueError(f"num_prior_draws must be at least 0, got {num_prior_draws}")
     if num_prior_draws == 0:
         return None
-    names = (problem.prior_name, *problem.extra_latents, *problem.deterministic_names)
-
-    def draw(key: jax.Array) -> tuple[dict[str, Any], dict[str, Any]]:
-        latent_key, noise_key = jax.random.split(key)
-        trace = problem.prior_trace(latent_key)
-        sites = {name: trace[name]["value"] for name in names}
-        data = {}
-        for i, name in enumerate(data_sites(problem)):
-            noise = elementwise(trace[name]["fn"])
-            if can_sample(noise):
-                drawn = noise.sample(jax.random.fold_in(noise_key, i))
-                data[name] = drawn, is_defined(noise)
-        return sites, data
-
+    names = _kept_sites(problem)
     sites, predictive = map_in_batches(
-        draw,
+        Partial(_draw, problem),
         jax.random.split(rng_key, int(num_prior_draws)),
         elements_per_item=sum(problem.data[name].size for name in data_sites(problem))
         + int(np.prod(problem.event_shape)),
@@ -87,3 +75,21 @@ def prior_groups(
     )
     predictive = {name: nan_where_undefined(*pair) for name, pair in predictive.items()}
     return PriorDraws({name: sites[name] for name in names}, predictive, int(num_prior_draws))
+
+
+def _kept_sites(problem: InverseProblem) -> tuple[str, ...]:
+    return (problem.prior_name, *problem.extra_latents, *problem.deterministic_names)
+
+
+def _draw(problem: InverseProblem, key: jax.Array) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The latent and deterministic sites, and data; these with whether their noise is defined."""
+    latent_key, noise_key = jax.random.split(key)
+    trace = problem.prior_trace(latent_key)
+    sites = {name: trace[name]["value"] for name in _kept_sites(problem)}
+    data = {}
+    for i, name in enumerate(data_sites(problem)):
+        noise = elementwise(trace[name]["fn"])
+        if can_sample(noise):
+            drawn = noise.sample(jax.random.fold_in(noise_key, i))
+            data[name] = drawn, is_defined(noise)
+    return sites, data

@@ -10,6 +10,7 @@ Rayleigh quotient.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -18,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ppl_memprior.inference.linearized._component_prior import ComponentPrior
-from ppl_memprior.inference.linearized._whitened import WhitenedComponents
+from ppl_memprior.inference.linearized._whitened import whitened_residual
+from ppl_memprior.problem.inverse_problem import InverseProblem
 
 FORWARD_EVALUATIONS = 1
 
@@ -40,19 +42,26 @@ class FirstLook(NamedTuple):
     misfit: jax.Array
 
 
-def first_look(components: WhitenedComponents, prior: ComponentPrior, steps: int) -> FirstLook:
+@partial(jax.jit, static_argnames="steps")
+def first_looks(problem: InverseProblem, priors: ComponentPrior, steps: int) -> FirstLook:
+    """Bidiagonalize several components; see `first_look`."""
+    return jax.vmap(lambda prior: first_look(problem, prior, steps))(priors)
+
+
+def first_look(problem: InverseProblem, prior: ComponentPrior, steps: int) -> FirstLook:
     """Bidiagonalize one component; inside `jit` and `vmap`.
 
     Args:
-        components: the problem's.
+        problem: whose component it is.
         prior: one component.
         steps: of the bidiagonalization; more of them bound more closely.
     """
     origin = jnp.zeros_like(prior.mean)
-    r, pull = jax.vjp(lambda z: components.residual(prior, z), origin)
+    residual = partial(whitened_residual, problem, prior)
+    r, pull = jax.vjp(residual, origin)
 
     def push(v: jax.Array) -> jax.Array:
-        return -jax.jvp(lambda z: components.residual(prior, z), (origin,), (v,))[1]
+        return -jax.jvp(residual, (origin,), (v,))[1]
 
     u = [_unit(r)[0]]
     v: list[jax.Array] = []

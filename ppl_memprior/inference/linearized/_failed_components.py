@@ -20,8 +20,7 @@ def require_some(problem: InverseProblem, failed: set[int]) -> None:
     if len(failed) < problem.num_examples:
         return
     # compiled, as everywhere: a direct call may raise where the operator fails
-    both = jax.jit(lambda x: (problem.predict(x), problem.residual(x)))
-    predicted, residual = both(problem.take(0))
+    predicted, residual = _both(problem, problem.take(0))
     if np.isfinite(residual).all() or not all(
         np.isfinite(np.asarray(data)).all() for data in predicted.values()
     ):
@@ -31,6 +30,11 @@ def require_some(problem: InverseProblem, failed: set[int]) -> None:
         "forward operator is: the noise's scale is zero or its covariance singular; give every "
         "datum noise of positive variance"
     )
+
+
+@jax.jit
+def _both(problem: InverseProblem, x: jax.Array) -> tuple[dict[str, jax.Array], jax.Array]:
+    return problem.predict(x), problem.residual(x)
 
 
 def say_failed(problem: InverseProblem, failed: set[int]) -> None:

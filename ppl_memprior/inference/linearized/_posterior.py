@@ -103,10 +103,10 @@ def plain(distribution: Distribution) -> Distribution:
     """
     if not isinstance(distribution, LinearizedPosterior):
         return distribution
-    mixture = object.__new__(LowRankGaussianMixture)
+    mixture: LowRankGaussianMixture = object.__new__(LowRankGaussianMixture)
     names = {*LinearizedPosterior.pytree_data_fields, *LinearizedPosterior.pytree_aux_fields}
     kept = {name: value for name, value in vars(distribution).items() if name not in names}
-    vars(mixture).update(kept)
+    mixture.__dict__.update(kept)
     return mixture
 
 
@@ -157,7 +157,7 @@ def assembled(
         direction_scales,
         (log_joint - total).astype(dtype),
     )
-    posterior.log_evidence = jnp.asarray(total + float(jax.jit(problem.log_normalizer)()), dtype)
+    posterior.log_evidence = jnp.asarray(total + float(_log_normalizer(problem)), dtype)
     posterior.neglected_mass = jnp.asarray(neglected, dtype)
     posterior.num_failed = num_failed
     posterior.report = _report({**dict(enumerate(bounds)), **results}, num, dtype)
@@ -198,3 +198,8 @@ def _column(records: Mapping[int, Record], num: int, name: str, default: float) 
     """One number of each component, in float64; the default where it is not known."""
     known = [records.get(n, {}).get(name, default) for n in range(num)]
     return np.asarray([float(value) for value in known])
+
+
+@jax.jit
+def _log_normalizer(problem: InverseProblem) -> jax.Array:
+    return problem.log_normalizer()

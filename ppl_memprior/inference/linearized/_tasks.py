@@ -38,7 +38,11 @@ from ppl_memprior.inference.linearized._gaussian_update import (
     gaussian_update,
 )
 from ppl_memprior.inference.linearized._low_rank import Products, low_rank
-from ppl_memprior.inference.linearized._whitened import WhitenedComponent, WhitenedComponents
+from ppl_memprior.inference.linearized._whitened import (
+    WhitenedComponent,
+    WhitenedComponents,
+    whitened_residual,
+)
 from ppl_memprior.problem.inverse_problem import InverseProblem
 
 FEW = 8  # components that are worked on as if they were so many
@@ -70,10 +74,9 @@ class BoundTask:
     def prepare(self, problem: InverseProblem) -> Batch:
         """Compile the bound; see `ExampleTask`."""
         components = WhitenedComponents(problem)
-        look = jax.jit(jax.vmap(lambda prior: _bounds.first_look(components, prior, self.steps)))
 
         def work(indices: NDArray[Any]) -> list[dict[str, NDArray[Any]]]:
-            found = look(components.priors(indices))
+            found = _bounds.first_looks(problem, components.priors(indices), steps=self.steps)
             bounds = _bounds.evidence_bounds(found)
             return [
                 {
@@ -103,13 +106,9 @@ class DenseTask:
         """Compile the Jacobians of a batch; see `ExampleTask`."""
         components = WhitenedComponents(problem)
         products = min(components.num_model, components.num_data)
-        # Factorized outside of the compiled programs: two batched LAPACK calls of one program can
-        # wait for each other's threads for ever (jaxlib 0.10).
-        jacobians = jax.jit(jax.vmap(partial(_residual_and_jacobian, components)))
-        looks = jax.jit(jax.vmap(partial(_mean_and_misfit, components)))
 
         def work(indices: NDArray[Any]) -> list[dict[str, NDArray[Any]]]:
-            batch = _DenseBatch(components.priors(indices), jacobians, looks)
+            batch = _DenseBatch(problem, components.priors(indices))
             start = np.zeros(components.num_model, components.dtype)
             searches = [search_mode(start, self.iterations) for _ in indices]
             modes = answer_in_batches(searches, batch.linearize_at, batch.objectives)
@@ -133,21 +132,19 @@ class DenseTask:
 
 @dataclass(frozen=True)
 class _DenseBatch:
-    """Some components, and the compiled programs that look at them.
+    """Some components of a problem.
 
     Attributes:
+        problem: whose components they are.
         priors: the components, with a leading axis.
-        jacobians: `_residual_and_jacobian` of several components.
-        looks: `_mean_and_misfit` of several components.
     """
 
+    problem: InverseProblem
     priors: ComponentPrior
-    jacobians: Callable[..., Any]
-    looks: Callable[..., Any]
 
     def linearize_at(self, which: NDArray[Any], z: NDArray[Any]) -> list[_Linearized]:
         """Linearize the components `which`, shape (K,), at z, shape (K, d)."""
-        r, b = _filled_up(self.jacobians, self.priors, which, z)
+        r, b = self._filled_up(_residuals_and_jacobians, which, z)
         return [_linearized_dense(*each) for each in zip(z, r, b, strict=True)]
 
     def objectives(self, which: NDArray[Any], z: NDArray[Any]) -> NDArray[Any]:
@@ -157,7 +154,16 @@ class _DenseBatch:
 
     def look(self, which: NDArray[Any], z: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
         """The models at z, shape (K, d), and their misfits, shape (K,)."""
-        return _filled_up(self.looks, self.priors, which, z)
+        return self._filled_up(_means_and_misfits, which, z)
+
+    def _filled_up(self, program: Callable[..., Any], which: NDArray[Any], z: NDArray[Any]) -> Any:
+        """A program at some of the components, compiled for two sizes at most."""
+        num = len(self.priors.mean)
+        size = min(FEW, num) if len(which) <= FEW else num
+        filled = np.minimum(np.arange(size), len(which) - 1)
+        chosen = jax.tree.map(lambda leaf: leaf[which[filled]], self.priors)
+        made = program(self.problem, chosen, z[filled])
+        return jax.tree.map(lambda leaf: np.asarray(leaf)[: len(which)], made)
 
 
 @dataclass(frozen=True)
@@ -290,34 +296,34 @@ class _Found(NamedTuple):
     misfit_at_mean: Any
 
 
-def _residual_and_jacobian(
-    components: WhitenedComponents, prior: ComponentPrior, z: jax.Array
+# Factorized outside of the compiled programs: two batched LAPACK calls of one program can wait for
+# each other's threads for ever (jaxlib 0.10).
+@jax.jit
+def _residuals_and_jacobians(
+    problem: InverseProblem, priors: ComponentPrior, z: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """r(z), shape (m,), and B = -dr/dz, shape (m, d)."""
-    jacobian = jax.jacfwd if components.num_model <= components.num_data else jax.jacrev
-    slope, r = jacobian(lambda z: (components.residual(prior, z),) * 2, has_aux=True)(z)
-    return r, -slope
+    """r(z), shape (K, m), and B = -dr/dz, shape (K, m, d), of K components."""
+
+    def of_one(prior: ComponentPrior, z: jax.Array) -> tuple[jax.Array, jax.Array]:
+        residual = partial(whitened_residual, problem, prior)
+        num_data = jax.eval_shape(residual, z).shape[0]
+        jacobian = jax.jacfwd if z.size <= num_data else jax.jacrev
+        slope, r = jacobian(lambda z: (residual(z),) * 2, has_aux=True)(z)
+        return r, -slope
+
+    return jax.vmap(of_one)(priors, z)
 
 
-def _mean_and_misfit(
-    components: WhitenedComponents, prior: ComponentPrior, z: jax.Array
+@jax.jit
+def _means_and_misfits(
+    problem: InverseProblem, priors: ComponentPrior, z: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """The model at z, shape (d,), and |r(z)|^2."""
-    return prior.at(z), jnp.sum(components.residual(prior, z) ** 2)
+    """The models at z, shape (K, d), and |r(z)|^2, shape (K,), of K components."""
 
+    def of_one(prior: ComponentPrior, z: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return prior.at(z), jnp.sum(whitened_residual(problem, prior, z) ** 2)
 
-def _filled_up(
-    function: Callable[..., Any],
-    priors: ComponentPrior,
-    which: NDArray[Any],
-    z: NDArray[Any],
-) -> Any:
-    """A batched function at some of the components of a batch, compiled for two sizes at most."""
-    num = len(priors.mean)
-    size = min(FEW, num) if len(which) <= FEW else num
-    filled = np.minimum(np.arange(size), len(which) - 1)
-    chosen = jax.tree.map(lambda leaf: leaf[which[filled]], priors)
-    return jax.tree.map(lambda leaf: np.asarray(leaf)[: len(which)], function(chosen, z[filled]))
+    return jax.vmap(of_one)(priors, z)
 
 
 def _linearized_dense(z: Any, r: Any, b: Any) -> _Linearized:

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from operator import attrgetter
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -20,6 +19,7 @@ import numpyro
 from numpyro import handlers
 from numpyro.infer import NUTS, init_to_sample
 from numpyro.infer.mcmc import MCMCKernel
+from numpyro.util import nested_attrgetter
 from tqdm import tqdm
 
 from ppl_memprior._execution.progress import progress_bar
@@ -170,9 +170,8 @@ class _Programs:
         constrained = kernel.postprocess_fn(problem.args, problem.kwargs)
 
         def look(state: Any) -> _Made:
-            z = attrgetter(kernel.sample_field)(state)
-            latents = jax.vmap(constrained)(z)
-            return _Made(latents, tuple(attrgetter(name)(state) for name in self.fields))
+            z, *fields = nested_attrgetter(kernel.sample_field, *self.fields)(state)
+            return _Made(jax.vmap(constrained)(z), tuple(fields))
 
         def iterate(i: jax.Array, carry: tuple[Any, _Made]) -> tuple[Any, _Made]:
             state, made = carry

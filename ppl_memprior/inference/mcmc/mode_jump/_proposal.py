@@ -115,19 +115,20 @@ def at_prior_medians(problem: InverseProblem) -> InverseProblem:
     if not problem.extra_latents:
         return problem
 
-    def medians(site: dict) -> jax.Array | None:
-        wanted = site["name"] in problem.extra_latents
-        return init_to_median(site, num_samples=_MEDIAN_DRAWS) if wanted else None
-
-    @jax.jit  # which leaves out the forward solve, whose result is not used
-    def values_at(example: jax.Array) -> dict[str, jax.Array]:
-        seeded = handlers.seed(problem.model, rng_seed=0)
-        at_example = handlers.substitute(seeded, data={problem.prior_name: example})
-        model = handlers.trace(handlers.substitute(at_example, substitute_fn=medians))
-        trace = model.get_trace(*problem.args, **problem.kwargs)
-        return {name: trace[name]["value"] for name in problem.extra_latents}
-
-    values = values_at(problem.take(0))
+    values = _medians(problem, problem.take(0))
     return InverseProblem(
         handlers.condition(problem.model, data=values), *problem.args, **problem.kwargs
     )
+
+
+@jax.jit  # which leaves out the forward solve, whose result is not used
+def _medians(problem: InverseProblem, example: jax.Array) -> dict[str, jax.Array]:
+    def median(site: dict) -> jax.Array | None:
+        wanted = site["name"] in problem.extra_latents
+        return init_to_median(site, num_samples=_MEDIAN_DRAWS) if wanted else None
+
+    seeded = handlers.seed(problem.model, rng_seed=0)
+    at_example = handlers.substitute(seeded, data={problem.prior_name: example})
+    model = handlers.trace(handlers.substitute(at_example, substitute_fn=median))
+    trace = model.get_trace(*problem.args, **problem.kwargs)
+    return {name: trace[name]["value"] for name in problem.extra_latents}
