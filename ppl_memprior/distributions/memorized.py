@@ -24,6 +24,7 @@ from ppl_memprior.distributions._batching import (
     take,
 )
 from ppl_memprior.distributions._enumeration import refuse_indices
+from ppl_memprior.distributions._mixture import comparisons as _comparisons
 from ppl_memprior.distributions._mixture import nearest as _nearest
 from ppl_memprior.distributions._mixture.examples import Examples, HostRows
 from ppl_memprior.distributions._mixture.weights import Weights
@@ -268,7 +269,9 @@ class MemorizedPrior(WeightedExamples):
             ValueError: if `value` does not have that shape.
         """
         value = checked_value(value, self.batch_shape, self.event_shape)
-        out = over_queries(_nearest.nearest_responsibilities, value, self.event_dim, self._tables())
+        out = over_queries(
+            _comparisons.nearest_responsibilities, value, self.event_dim, self._tables()
+        )
         lead = jnp.broadcast_shapes(out.shape[:-1], self.batch_shape)
         return jnp.broadcast_to(out, lead + out.shape[-1:])
 
@@ -372,5 +375,5 @@ def _matching_log_weight(
     flat = Examples(rows)
     tables = [(flat, flat.core_dims), (weights, weights.core_dims)]
     return over_queries(
-        _nearest.matching_log_weight, _checks.float_array("value", value), event_dim, tables
+        _comparisons.matching_log_weight, _checks.float_array("value", value), event_dim, tables
     )
