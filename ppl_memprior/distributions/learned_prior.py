@@ -44,6 +44,16 @@ class LearnedPrior(Distribution):
     #: Normalised log-weights, shape (N,); minus infinity for a weight of zero.
     log_weights: jax.Array
 
+    @classmethod
+    def gather_pytree_data_fields(cls) -> tuple[str, ...]:
+        """NumPyro's, in an order that is the same in every process."""
+        return tuple(sorted(super().gather_pytree_data_fields()))
+
+    @classmethod
+    def gather_pytree_aux_fields(cls) -> tuple[str, ...]:
+        """NumPyro's, in an order that is the same in every process."""
+        return tuple(sorted(super().gather_pytree_aux_fields()))
+
     @property
     def num_components(self) -> int:
         """The number N of components."""

@@ -8,6 +8,7 @@ handlers, partial functions, and every pytree.
 
 from __future__ import annotations
 
+import dis
 import types
 from collections.abc import Callable
 from enum import IntEnum
@@ -61,7 +62,7 @@ def numbers_apart(tree: Any, which: Numbers) -> tuple[list[Any], Rest]:
     Returns:
         The numbers in the order of the tree's leaves, and the rest of the tree.
     """
-    opened = jax.tree.map(partial(_opened, inside=()), tree)
+    opened = jax.tree.map(partial(_opened, which=which, inside=()), tree)
     leaves, structure = jax.tree.flatten(opened)
     places = tuple(i for i, leaf in enumerate(leaves) if _is_number(leaf, which))
     taken = set(places)
@@ -106,32 +107,80 @@ def _is_opened(value: Any) -> bool:
 
 
 def _closed(value: Any) -> Any:
+    if isinstance(value, _Kept):
+        return value.value
     if not isinstance(value, _Opened):
         return value
     return value.close(jax.tree.map(_closed, value.parts, is_leaf=_is_opened))
 
 
-def _opened(value: Any, inside: tuple[Any, ...]) -> Any:
-    """A leaf opened, if it is one of a kind that may hold numbers."""
+def _opened(value: Any, which: Numbers, inside: tuple[Any, ...]) -> Any:
+    """A leaf opened, if there are numbers in it; one without them stays the object that it is."""
+    if inside and isinstance(value, list | dict):
+        return _Kept(value)  # a model may write into it, and into a copy it would write in vain
     if any(value is outer for outer in inside):
         return value  # a function that refers to itself
     kind = next((kind for kind in _KINDS if isinstance(value, kind)), None)
-    if kind is None:
+    taken = _KINDS[kind](value) if kind is not None else None
+    if taken is None:
         return value
+    close, parts = taken
+    within = partial(_opened, which=which, inside=(*inside, value))
     try:
-        close, parts = _KINDS[kind](value)
-        parts = jax.tree.map(partial(_opened, inside=(*inside, value)), parts)
-    except (TypeError, ValueError):  # an empty cell, or keys that have no order
+        parts = jax.tree.map(within, parts, is_leaf=lambda part: isinstance(part, list | dict))
+        found = jax.tree.leaves(parts, is_leaf=_is_opened)
+        some = any(_is_opened(part) or _is_number(part, which) for part in found)
+    except (TypeError, ValueError):  # keys that have no order
         return value
-    return _Opened(close, parts)
+    return _Opened(close, parts) if some else value
 
 
-def _parts_of_function(function: types.FunctionType) -> tuple[Callable[[Any], Any], Any]:
-    cells = [cell.cell_contents for cell in function.__closure__ or ()]
-    defaults = list(function.__defaults__ or ())
-    by_name = dict(function.__kwdefaults__ or {})
+class _Kept:
+    """Holds an object that is not opened."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+
+def _parts_of_function(function: types.FunctionType) -> tuple[Callable[[Any], Any], Any] | None:
+    own = {name: value for name, value in vars(function).items() if name != "__wrapped__"}
+    if own or _writes_outside(function.__code__):
+        return None
+    try:
+        cells = tuple(cell.cell_contents for cell in function.__closure__ or ())
+    except ValueError:  # a cell that is empty yet
+        return None
+    by_name = _Named.of(function.__kwdefaults__ or {})
     close = _MakeFunction(function.__code__, function.__globals__, function.__name__)
-    return close, (cells, defaults, by_name)
+    return close, (cells, function.__defaults__ or (), by_name)
+
+
+def _writes_outside(code: types.CodeType) -> bool:
+    """Whether a function, or one inside of it, sets a variable of a function around it."""
+    return any(
+        instruction.opname in ("STORE_DEREF", "DELETE_DEREF")
+        and instruction.argval in code.co_freevars
+        for instruction in dis.get_instructions(code)
+    ) or any(
+        _writes_outside(constant)
+        for constant in code.co_consts
+        if isinstance(constant, types.CodeType)
+    )
+
+
+class _Named(tuple[tuple[str, Any], ...]):
+    """A dictionary whose values are opened, unlike those of one that a model may write into."""
+
+    @classmethod
+    def of(cls, values: dict[str, Any]) -> _Named:
+        return cls(values.items())
+
+
+jax.tree_util.register_pytree_node(
+    _Named,
+    lambda named: (tuple(value for _, value in named), tuple(name for name, _ in named)),
+    lambda names, values: _Named(zip(names, values, strict=True)),
+)
 
 
 class _MakeFunction:
@@ -148,7 +197,7 @@ class _MakeFunction:
         made = types.FunctionType(
             self.code, self.globals, self.name, tuple(defaults) or None, closure or None
         )
-        made.__kwdefaults__ = by_name or None
+        made.__kwdefaults__ = dict(by_name) or None
         return made
 
     def __eq__(self, other: object) -> bool:
@@ -162,10 +211,12 @@ class _MakeFunction:
         return hash(self.code)
 
 
-def _parts_of_handler(handler: Messenger) -> tuple[Callable[[Any], Any], Any]:
+def _parts_of_handler(handler: Messenger) -> tuple[Callable[[Any], Any], Any] | None:
     # without what NumPyro copies from the function inside: __wrapped__ is that function once more
     held = {name: value for name, value in vars(handler).items() if not name.startswith("__")}
-    return _MakeObject(type(handler)), held
+    # what NumPyro's handlers are given by site, nobody writes into
+    parts = {n: _Named.of(v) if isinstance(v, dict) else v for n, v in held.items()}
+    return _MakeObject(type(handler)), _Named.of(parts)
 
 
 class _MakeObject:
@@ -176,7 +227,8 @@ class _MakeObject:
 
     def __call__(self, parts: Any) -> Any:
         made: Any = object.__new__(self.kind)
-        vars(made).update(parts)
+        values = dict(parts)
+        vars(made).update({n: dict(v) if isinstance(v, _Named) else v for n, v in values.items()})
         return made
 
     def __eq__(self, other: object) -> bool:
@@ -187,15 +239,15 @@ class _MakeObject:
 
 
 def _parts_of_partial(function: partial[Any]) -> tuple[Callable[[Any], Any], Any]:
-    return _made_partial, (function.func, list(function.args), dict(function.keywords))
+    return _made_partial, (function.func, function.args, _Named.of(function.keywords))
 
 
 def _made_partial(parts: Any) -> Any:
     function, args, keywords = parts
-    return partial(function, *args, **keywords)
+    return partial(function, *args, **dict(keywords))
 
 
-_KINDS: dict[type, Callable[[Any], tuple[Callable[[Any], Any], Any]]] = {
+_KINDS: dict[type, Callable[[Any], tuple[Callable[[Any], Any], Any] | None]] = {
     types.FunctionType: _parts_of_function,
     Messenger: _parts_of_handler,
     partial: _parts_of_partial,
