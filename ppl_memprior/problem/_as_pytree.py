@@ -26,7 +26,7 @@ from ppl_memprior.problem._signature import Signature
 class Call(NamedTuple):
     """A model with its arguments."""
 
-    model: Callable[..., Any]
+    model: Any
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
 
@@ -57,12 +57,20 @@ class Form:
     Attributes:
         rest: the model's call without its numbers.
         attributes: of the problem, all but those that hold numbers.
+        data_places: by observed site, which of the numbers are its data.
         signature: of what the model computes.
     """
 
-    def __init__(self, rest: Rest, attributes: Mapping[str, Any], signature: Signature) -> None:
+    def __init__(
+        self,
+        rest: Rest,
+        attributes: Mapping[str, Any],
+        data_places: Mapping[str, tuple[int, ...]],
+        signature: Signature,
+    ) -> None:
         self.rest = rest
         self.attributes = attributes
+        self.data_places = data_places
         self.signature = signature
 
     def __eq__(self, other: object) -> bool:
@@ -74,6 +82,14 @@ class Form:
     def call(self, leaves: Leaves) -> Call:
         """The model with these numbers in it."""
         return _call(self.rest, self.attributes, leaves)
+
+    def with_data(self, leaves: Leaves, data: Mapping[str, Any]) -> Leaves:
+        """The leaves with other data, also where they are arguments of the model."""
+        numbers = list(leaves.numbers)
+        for name, value in data.items():
+            for place in self.data_places[name]:
+                numbers[place] = value
+        return leaves._replace(numbers=numbers, data={**leaves.data, **data})
 
 
 def taken_apart(
@@ -92,30 +108,45 @@ def taken_apart(
 
     Returns:
         Leaves and structure. Numbers that the model needs as they are, for a shape or a condition,
-        stay in its structure: first Python's and NumPy's, and if that does not help, JAX's too.
+        stay in its structure: first Python's, then NumPy's and if that does not help JAX's too.
     """
     prepared = prior.prepared_examples() if attributes["fixed_prior"] else None
     as_arrays = {name: jnp.asarray(value) for name, value in data.items()}
     x = jax.eval_shape(prior.take, 0)
-    for which in (Numbers.ALL, Numbers.JAX_ARRAYS, Numbers.NONE):
+    for which in sorted(Numbers, reverse=True):
         numbers, rest = numbers_apart(tuple(call), which)
         leaves = Leaves(numbers, prior, prepared, as_arrays)
 
         def everything(
             leaves: Leaves, x: jax.Array, key: jax.Array, rest: Rest = rest
-        ) -> dict[str, Any]:
+        ) -> tuple[dict[str, Any], dict[str, Any]]:
             model, args, kwargs = _call(rest, attributes, leaves)
-            return _said(trace_model(model, args, kwargs, {attributes["prior_name"]: x}, key))
+            trace = trace_model(model, args, kwargs, {attributes["prior_name"]: x}, key)
+            return _said(trace), model.given
 
         try:
-            traced = jax.make_jaxpr(everything)(leaves, x, jax.random.key(0))
+            trace_it = jax.make_jaxpr(everything, return_shape=True)
+            traced, outputs = trace_it(leaves, x, jax.random.key(0))
+            places = _data_places(traced, outputs, leaves, attributes["fixed_data"])
+            besides = (rest.structure, rest.rules(), places, tuple(attributes.items()))
+            return leaves, Form(rest, attributes, places, Signature(traced, besides))
         except Exception:
             if which is Numbers.NONE:
                 raise
-            continue
-        besides = (rest.structure, tuple(attributes.items()))
-        return leaves, Form(rest, attributes, Signature(traced, besides))
     raise AssertionError("not reached")
+
+
+def _data_places(
+    traced: Any, outputs: Any, leaves: Leaves, sites: tuple[str, ...]
+) -> dict[str, tuple[int, ...]]:
+    """The numbers that a model hands to its observed sites as they are, by site."""
+    inputs = traced.jaxpr.invars[: len(jax.tree.leaves(leaves))]
+    numbers = jax.tree.unflatten(jax.tree.structure(leaves), inputs).numbers
+    _, given = jax.tree.unflatten(jax.tree.structure(outputs), traced.jaxpr.outvars)
+    return {
+        site: tuple(place for place, number in enumerate(numbers) if number is given.get(site))
+        for site in sites
+    }
 
 
 def _call(rest: Rest, attributes: Mapping[str, Any], leaves: Leaves) -> Call:
@@ -126,7 +157,11 @@ def _call(rest: Rest, attributes: Mapping[str, Any], leaves: Leaves) -> Call:
 
 
 class _Filled(Messenger):
-    """Run a model with this prior, unless it is None, and with these data at the observed sites."""
+    """Run a model with this prior, unless it is None, and with these data at the observed sites.
+
+    Attributes:
+        given: what the model had at the observed sites instead.
+    """
 
     def __init__(
         self, fn: Callable[..., Any], prior_name: str, prior: Any, data: Mapping[str, Any]
@@ -135,11 +170,13 @@ class _Filled(Messenger):
         self.prior_name = prior_name
         self.prior = prior
         self.data = data
+        self.given: dict[str, Any] = {}
 
     def process_message(self, msg: dict[str, Any]) -> None:
         if msg["type"] != "sample":
             return
         if msg["is_observed"] and msg["name"] in self.data:
+            self.given[msg["name"]] = jnp.asarray(msg["value"])
             msg["value"] = self.data[msg["name"]]
         if msg["name"] == self.prior_name and self.prior is not None:
             msg["fn"] = self.prior

@@ -26,7 +26,8 @@ class Numbers(IntEnum):
 
     NONE = 0
     JAX_ARRAYS = 1
-    ALL = 2
+    ARRAYS = 2
+    ALL = 3
 
 
 class Rest:
@@ -51,6 +52,13 @@ class Rest:
         opened = jax.tree.unflatten(self.structure, leaves)
         return jax.tree.map(_closed, opened, is_leaf=_is_opened)
 
+    def rules(self) -> tuple[Any, ...]:
+        """The functions with derivative rules of their own, which no trace of a function shows."""
+        found: list[Any] = []
+        for leaf in self.fixed:
+            _collect_rules(leaf, found, set())
+        return tuple(found)
+
 
 def numbers_apart(tree: Any, which: Numbers) -> tuple[list[Any], Rest]:
     """Take the numbers out of a tree of arguments, functions and handlers.
@@ -70,6 +78,27 @@ def numbers_apart(tree: Any, which: Numbers) -> tuple[list[Any], Rest]:
     return [_held(leaves[i]) for i in places], Rest(structure, fixed, places)
 
 
+def _collect_rules(value: Any, found: list[Any], seen: set[int]) -> None:
+    if id(value) in seen:
+        return
+    seen.add(id(value))
+    if isinstance(value, jax.custom_jvp | jax.custom_vjp):
+        found.append(value)
+        return
+    inside: list[Any] = []
+    if isinstance(value, _Kept):
+        inside = [value.value]
+    elif isinstance(value, dict):
+        inside = list(value.values())
+    elif isinstance(value, list | tuple):
+        inside = list(value)
+    elif callable(value) and not isinstance(value, type):
+        inside = [getattr(value, name, None) for name in ("__wrapped__", "__self__", "func")]
+        inside += [cell.cell_contents for cell in getattr(value, "__closure__", None) or () if cell]
+    for part in inside:
+        _collect_rules(part, found, seen)
+
+
 def _is_number(leaf: Any, which: Numbers) -> bool:
     if which is Numbers.NONE:
         return False
@@ -81,7 +110,7 @@ def _is_number(leaf: Any, which: Numbers) -> bool:
         return False  # which stays in its file
     if isinstance(leaf, np.ndarray | np.generic):
         return bool(jnp.issubdtype(leaf.dtype, jnp.inexact))
-    return type(leaf) in (float, complex)
+    return which is Numbers.ALL and type(leaf) in (float, complex)
 
 
 def _held(number: Any) -> Any:

@@ -22,7 +22,10 @@ class Signature:
 
     Args:
         traced: the program.
-        besides: what else must be equal, hashable.
+        besides: what else must be equal.
+
+    Raises:
+        ValueError: a program that JAX traces, but cannot compile.
     """
 
     def __init__(self, traced: ClosedJaxpr, besides: Any) -> None:
@@ -66,6 +69,8 @@ class Signature:
             names[variable] = len(names)
             self._write(variable.aval)
         for equation in program.eqns:
+            if equation.primitive.name == "sort" and equation.params.get("is_stable") is None:
+                raise ValueError("numpy.sort of a traced array makes a program that JAX cannot run")
             self._write("|", equation.primitive.name)
             self._operands(equation.invars, names)
             for name in sorted(equation.params):

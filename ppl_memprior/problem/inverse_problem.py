@@ -21,6 +21,7 @@ from ppl_memprior.problem._cache import Cache, remembered
 from ppl_memprior.problem._gaussian_site import GaussianSite, gaussian_site
 from ppl_memprior.problem._model_data import ObservedData, model_argument, numeric
 from ppl_memprior.problem._model_run import trace_model
+from ppl_memprior.problem._other_data import other_data
 from ppl_memprior.problem._prior_site import ReplaceDistribution
 from ppl_memprior.problem._reading import read_model
 
@@ -48,7 +49,7 @@ class InverseProblem:
             as arrays; everything else (JAX arrays, tuples, strings, None, tables, ...) as it is.
 
     Raises:
-        TypeError: data that are no real numbers, or ragged lists of them.
+        TypeError: data that are no real numbers, or ragged lists of them; traced arguments.
         ValueError: no supported prior site or more than one, a prior site in a plate, a plate that
             is subsampled, no observed site that depends on the prior's, non-finite data.
     """
@@ -62,6 +63,7 @@ class InverseProblem:
             name: model_argument(f"the model's argument {name!r}", value)
             for name, value in kwargs.items()
         }
+        _require_untraced(self.args, self.kwargs)
         structure = read_model(self.model, self.args, self.kwargs)
         if structure.masked:
             self.model = ObservedData(model, structure.masked)
@@ -239,6 +241,30 @@ class InverseProblem:
         model = ReplaceDistribution(self.model, self.prior_name, prior)
         return InverseProblem(model, *self.args, **self.kwargs)
 
+    def with_data(self, *only: ArrayLike, **data: ArrayLike) -> InverseProblem:
+        """The same model with other data, without reading it again.
+
+        Programs compiled for this problem serve the new one. Inside `jax.vmap` or `jax.jit` the
+        data may be traced: `jax.vmap(lambda y: problem.with_data(y=y).log_likelihood(x))(batch)`
+        evaluates a batch of data sets.
+
+        Args:
+            *only: the data of the only observed site.
+            **data: data by observed site, of the shapes that they have now. Other sites keep
+                theirs. An argument of the model that is a site's data is replaced with it.
+
+        Returns:
+            A new problem; this one does not change.
+
+        Raises:
+            TypeError: data that do not hold real numbers.
+            ValueError: an unknown site; data of another shape; data that are not finite; a site
+                whose data the model computes from its arguments. Then make a new `InverseProblem`.
+        """
+        leaves, form = self._taken_apart()
+        new = other_data(self, only, data)
+        return InverseProblem._put_together(form, form.with_data(leaves, new))
+
     @property
     def has_residual(self) -> bool:
         """Whether every observed site has additive Gaussian noise."""
@@ -313,6 +339,22 @@ jax.tree_util.register_pytree_node(
     lambda problem: problem._taken_apart(),
     lambda form, leaves: InverseProblem._put_together(form, Leaves(*leaves)),
 )
+
+
+def _require_untraced(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+    """Raise a `TypeError` naming the arguments that a transformation of JAX traces."""
+    named = {**{f"number {i}": value for i, value in enumerate(args)}, **kwargs}
+    traced = [
+        name
+        for name, value in named.items()
+        if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(value))
+    ]
+    if traced:
+        raise TypeError(
+            f"the model's arguments {', '.join(traced)} are traced by jax.jit, vmap or grad, and "
+            "an InverseProblem reads its model outside of them: make the problem first, pass it to "
+            "the transformed function, and use problem.with_data(...) there"
+        )
 
 
 def require_problem(problem: Any, method: str) -> None:
