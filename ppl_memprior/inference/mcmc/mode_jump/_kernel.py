@@ -35,6 +35,7 @@ from ppl_memprior.inference.mcmc.mode_jump._inner_state import (
     stay,
 )
 from ppl_memprior.inference.mcmc.mode_jump._proposal import default_proposal
+from ppl_memprior.inference.mcmc.mode_jump._target import Target
 from ppl_memprior.problem.inverse_problem import InverseProblem
 
 
@@ -139,7 +140,7 @@ class ModeJump(MCMCKernel):
         self.num_jumps = int(num_jumps)
         self.local_every = int(local_every)
         self._num_warmup = 0
-        self._target: _Target | None = None
+        self._target: Target | None = None
         self._sample_fn: Any = None  # `MCMC` initializes a kernel in which this is None
 
     @property
@@ -211,11 +212,11 @@ class ModeJump(MCMCKernel):
     def target_read(self, problem: InverseProblem) -> None:
         """Take a problem that has been read from the model; the proposal is the kernel's own."""
         assert self.proposal is not None
-        self._target = _Target((problem.args, problem.kwargs), problem, self.proposal)
+        self._target = Target((problem.args, problem.kwargs), problem, self.proposal)
 
-    def _read(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Target:
+    def _read(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Target:
         """The model with these arguments and the proposal, kept from the last call if the same."""
-        if self._target is not None and _same((args, kwargs), self._target.arguments):
+        if self._target is not None and self._target.is_of(args, kwargs):
             return self._target
         if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((args, kwargs))):
             raise ValueError(
@@ -230,7 +231,7 @@ class ModeJump(MCMCKernel):
             if self.proposal is not None:
                 check_proposal_fits(self.proposal, problem)
             proposal = self.proposal or default_proposal(problem).distribution
-        return _Target((args, kwargs), problem, proposal)
+        return Target((args, kwargs), problem, proposal)
 
     def _start(
         self,
@@ -368,12 +369,6 @@ class _Jumps(NamedTuple):
     num_failed: jax.Array
 
 
-class _Target(NamedTuple):
-    arguments: tuple[tuple[Any, ...], dict[str, Any]]  # held, so that identities stay theirs
-    problem: InverseProblem
-    proposal: Distribution
-
-
 def log_acceptance_ratio(
     log_target_there: jax.Array,
     log_proposal_there: jax.Array,
@@ -393,12 +388,3 @@ def log_acceptance_ratio(
     """
     ratio = (log_target_there - log_proposal_there) - (log_target_here - log_proposal_here)
     return jnp.where(jnp.isnan(ratio), -jnp.inf, jnp.minimum(ratio, 0.0))
-
-
-def _same(first: Any, second: Any) -> bool:
-    """Whether two sets of model arguments are the same objects, or equal plain values."""
-    trees: list[Any] = [jax.tree.structure(first), jax.tree.structure(second)]
-    return trees[0] == trees[1] and all(
-        a is b or (isinstance(a, int | float | str) and type(a) is type(b) and a == b)
-        for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True)
-    )
