@@ -8,12 +8,15 @@ of another value makes another structure.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.interpreters.partial_eval import dce_jaxpr
+from numpyro.distributions import biject_to
 from numpyro.primitives import Messenger
 
 from ppl_memprior.distributions import LearnedPrior
@@ -48,14 +51,30 @@ class Leaves(NamedTuple):
 
     def ready_prior(self) -> Any:
         """The prior, with its examples prepared."""
-        return self.prior.with_prepared_examples(self.prepared) if self.prepared else self.prior
+        prior = self.plain_prior()
+        return prior.with_prepared_examples(self.prepared) if self.prepared else prior
+
+    def plain_prior(self) -> Any:
+        """The prior."""
+        return self.prior.value if isinstance(self.prior, Whole) else self.prior
+
+
+class Whole:
+    """Something that is no pytree of numbers, for programs of its own."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+
+jax.tree_util.register_pytree_node(Whole, lambda held: ((), held), lambda held, _: held)
 
 
 class Form:
     """The structure of a problem; equal where the same programs serve.
 
+    A compiled program keeps it for ever. So it holds the model weakly: the problem holds that.
+
     Attributes:
-        rest: the model's call without its numbers.
         attributes: of the problem, all but those that hold numbers.
         data_places: by observed site, which of the numbers are its data.
         signature: of what the model computes.
@@ -68,7 +87,7 @@ class Form:
         data_places: Mapping[str, tuple[int, ...]],
         signature: Signature,
     ) -> None:
-        self.rest = rest
+        self._rest = weakref.ref(rest)
         self.attributes = attributes
         self.data_places = data_places
         self.signature = signature
@@ -80,8 +99,38 @@ class Form:
         return hash(self.signature)
 
     def call(self, leaves: Leaves) -> Call:
-        """The model with these numbers in it."""
+        """The model with these numbers in it.
+
+        Raises:
+            RuntimeError: the problem is gone that the leaves were taken of, or its model computes
+                something else now.
+        """
+        if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(leaves)):
+            self._require_unchanged(leaves)
         return _call(self.rest, self.attributes, leaves)
+
+    @property
+    def rest(self) -> Rest:
+        """The model's call without its numbers."""
+        rest = self._rest()
+        if rest is None:
+            raise RuntimeError(
+                "a problem is put together again after the problem it was taken from is gone: keep "
+                "the InverseProblem while its leaves are in use"
+            )
+        return rest
+
+    def _require_unchanged(self, leaves: Leaves) -> None:
+        """Trace again what a program is about to be made of; its form is what it was once."""
+        shapes = jax.tree.map(_shape, leaves)
+        again = _traced_rest(self.rest, shapes, self.attributes)
+        now = again.signature(self.attributes, self.data_places)
+        if not now.has_text_of(self.signature):
+            raise RuntimeError(
+                "the model computes something else than when this InverseProblem was first used: "
+                "a global variable, or an attribute of an object, has another value. Make the "
+                "InverseProblem anew"
+            )
 
     def with_data(self, leaves: Leaves, data: Mapping[str, Any]) -> Leaves:
         """The leaves with other data, also where they are arguments of the model."""
@@ -92,61 +141,186 @@ class Form:
         return leaves._replace(numbers=numbers, data={**leaves.data, **data})
 
 
+class Apart(NamedTuple):
+    """A problem taken apart.
+
+    Attributes:
+        leaves: its numbers.
+        form: its structure.
+        rest: the model's call without its numbers, which lives as long as this does.
+    """
+
+    leaves: Leaves
+    form: Form
+    rest: Rest
+
+
 def taken_apart(
     call: Call,
     prior: LearnedPrior,
     data: Mapping[str, np.ndarray],
     attributes: Mapping[str, Any],
-) -> tuple[Leaves, Form]:
+) -> Apart:
     """Set the numbers of a problem apart from its structure.
+
+    A number is set apart only if that changes nothing: if the model's program with the number as an
+    input is, equation for equation, the program with the number in it. Then the number reaches the
+    program as it is. Not so a shape, an `if`, or what Python or NumPy compute with: that stays.
 
     Args:
         call: the model with its arguments.
         prior: at the prior's site.
         data: by observed site.
         attributes: of the problem, all but those that hold numbers.
-
-    Returns:
-        Leaves and structure. Numbers that the model needs as they are, for a shape or a condition,
-        stay in its structure: first Python's, then NumPy's and if that does not help JAX's too.
     """
-    prepared = prior.prepared_examples() if attributes["fixed_prior"] else None
+    fixed = attributes["fixed_prior"]
+    prepared = prior.prepared_examples() if fixed else None
     as_arrays = {name: jnp.asarray(value) for name, value in data.items()}
-    x = jax.eval_shape(prior.take, 0)
-    for which in sorted(Numbers, reverse=True):
-        numbers, rest = numbers_apart(tuple(call), which)
-        leaves = Leaves(numbers, prior, prepared, as_arrays)
-
-        def everything(
-            leaves: Leaves, x: jax.Array, key: jax.Array, rest: Rest = rest
-        ) -> tuple[dict[str, Any], dict[str, Any]]:
-            model, args, kwargs = _call(rest, attributes, leaves)
-            trace = trace_model(model, args, kwargs, {attributes["prior_name"]: x}, key)
-            return _said(trace), model.given
-
+    held = prior if _is_its_fields(prior) else Whole(prior)
+    # what a problem in a file has prepared is known to its prior
+    inputs = Leaves([], held, prepared, as_arrays)
+    plain = _traced(call, Numbers.NONE, inputs, attributes)
+    for which in (Numbers.ALL, Numbers.ARRAYS, Numbers.JAX_ARRAYS):
         try:
-            trace_it = jax.make_jaxpr(everything, return_shape=True)
-            traced, outputs = trace_it(leaves, x, jax.random.key(0))
-            places = _data_places(traced, outputs, leaves, attributes["fixed_data"])
-            besides = (rest.structure, rest.rules(), places, tuple(attributes.items()))
-            return leaves, Form(rest, attributes, places, Signature(traced, besides))
+            tried = _traced(call, which, inputs, attributes)
+            used = tried.used_numbers()
+            if len(used) < len(tried.leaves.numbers):
+                tried = _traced(call, which, inputs, attributes, used)
+            if tried.with_values() == plain.with_values():
+                return tried.apart(attributes)
         except Exception:
-            if which is Numbers.NONE:
-                raise
-    raise AssertionError("not reached")
+            continue  # what the model does with such numbers cannot be traced
+    return plain.apart(attributes)
 
 
-def _data_places(
-    traced: Any, outputs: Any, leaves: Leaves, sites: tuple[str, ...]
-) -> dict[str, tuple[int, ...]]:
-    """The numbers that a model hands to its observed sites as they are, by site."""
-    inputs = traced.jaxpr.invars[: len(jax.tree.leaves(leaves))]
-    numbers = jax.tree.unflatten(jax.tree.structure(leaves), inputs).numbers
-    _, given = jax.tree.unflatten(jax.tree.structure(outputs), traced.jaxpr.outvars)
-    return {
-        site: tuple(place for place, number in enumerate(numbers) if number is given.get(site))
-        for site in sites
-    }
+class _Traced(NamedTuple):
+    """A model's program, with some numbers as its inputs.
+
+    Attributes:
+        rest: the model's call without these numbers.
+        leaves: the numbers.
+        program: traced.
+        outputs: shapes of what it returns.
+        static: what the sites say that is no array.
+    """
+
+    rest: Rest
+    leaves: Leaves
+    program: Any
+    outputs: Any
+    static: list[Any]
+
+    def used_numbers(self) -> list[int]:
+        """The positions of the numbers that the program uses."""
+        jaxpr = dce_jaxpr(
+            self.program.jaxpr, [True] * len(self.program.jaxpr.outvars), instantiate=True
+        )[0]
+        operands = [*jaxpr.outvars, *(v for e in jaxpr.eqns for v in e.invars)]
+        used = {id(operand) for operand in operands}
+        return [i for i, number in enumerate(self._inputs().numbers) if id(number) in used]
+
+    def with_values(self) -> Signature:
+        """The signature with the numbers as constants."""
+        numbers = zip(self._inputs().numbers, self.leaves.numbers, strict=True)
+        besides = (self.static, jax.tree.structure(self.outputs))
+        return Signature(self.program, dict(numbers), besides)
+
+    def apart(self, attributes: Mapping[str, Any]) -> Apart:
+        """The problem taken apart in this way."""
+        places = self._data_places(attributes["fixed_data"])
+        signature = self.signature(attributes, places)
+        return Apart(self.leaves, Form(self.rest, attributes, places, signature), self.rest)
+
+    def signature(self, attributes: Mapping[str, Any], places: Any) -> Signature:
+        """What the model computes, derivatives by foreign rules included."""
+        besides: list[Any] = [self.static, places, tuple(attributes.items())]
+        besides.append(jax.tree.structure(self.outputs))
+        found = Signature(self.program, besides=besides)
+        if not found.foreign_rules:
+            return found
+        try:
+            slopes = _slopes(self.rest, attributes, self.leaves)
+            return Signature(slopes, besides=[*besides, found])
+        except Exception:  # no derivative: a problem equal to itself alone
+            return Signature(self.program, besides=[*besides, object()])
+
+    def _inputs(self) -> Leaves:
+        """The program's inputs, in the places of the leaves."""
+        structure = jax.tree.structure(self.leaves)
+        given = self.program.jaxpr.invars[: len(jax.tree.leaves(self.leaves))]
+        found: Leaves = jax.tree.unflatten(structure, given)
+        return found
+
+    def _data_places(self, sites: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
+        """The numbers that a model hands to its observed sites as they are, by site."""
+        outputs = jax.tree.unflatten(jax.tree.structure(self.outputs), self.program.jaxpr.outvars)
+        given, numbers = outputs[1], self._inputs().numbers
+        return {
+            site: tuple(place for place, number in enumerate(numbers) if number is given.get(site))
+            for site in sites
+        }
+
+
+def _traced(
+    call: Call,
+    which: Numbers,
+    inputs: Leaves,
+    attributes: Mapping[str, Any],
+    kept: list[int] | None = None,
+) -> _Traced:
+    """Trace a model with its numbers, or those in the positions `kept`, as inputs."""
+    numbers, rest = numbers_apart(tuple(call), which)
+    if kept is not None:
+        numbers, rest = rest.with_fewer(numbers, kept)
+    return _traced_rest(rest, inputs._replace(numbers=numbers), attributes)
+
+
+def _traced_rest(rest: Rest, leaves: Leaves, attributes: Mapping[str, Any]) -> _Traced:
+    static: list[Any] = []
+
+    def everything(leaves: Leaves, x: jax.Array, key: jax.Array) -> tuple[Any, Any]:
+        trace, given = _run(rest, attributes, leaves, x, key)
+        static[:] = _types(trace)
+        return _said(trace), given
+
+    shapes = _some_x(leaves), jax.random.key(0)
+    program, outputs = jax.make_jaxpr(everything, return_shape=True)(leaves, *shapes)
+    return _Traced(rest, leaves, program, outputs, static)
+
+
+def _slopes(rest: Rest, attributes: Mapping[str, Any], leaves: Leaves) -> Any:
+    """The program of the gradient of all that is said, traced."""
+
+    def total(x: jax.Array, leaves: Leaves, key: jax.Array) -> jax.Array:
+        said = jax.tree.leaves(_said(_run(rest, attributes, leaves, x, key)[0]))
+        real = [part for part in said if jnp.issubdtype(part.dtype, jnp.floating)]
+        return jnp.sum(jnp.stack([jnp.sum(part) for part in real]))
+
+    return jax.make_jaxpr(jax.grad(total))(_some_x(leaves), leaves, jax.random.key(0))
+
+
+def _shape(leaf: Any) -> jax.ShapeDtypeStruct:
+    aval: Any = jax.typeof(leaf)
+    return jax.ShapeDtypeStruct(aval.shape, aval.dtype, weak_type=aval.weak_type)
+
+
+def _some_x(leaves: Leaves) -> Any:
+    return jax.eval_shape(lambda leaves: leaves.plain_prior().take(0), leaves)
+
+
+def _run(
+    rest: Rest, attributes: Mapping[str, Any], leaves: Leaves, x: jax.Array, key: jax.Array
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The trace at x, and what the model has itself at the observed sites."""
+    model, args, kwargs = _call(rest, attributes, leaves)
+    return trace_model(model, args, kwargs, {attributes["prior_name"]: x}, key), model.given
+
+
+def _is_its_fields(prior: LearnedPrior) -> bool:
+    """Whether nothing of a prior is lost in a pytree: a subclass may have fields of its own."""
+    leaves, structure = jax.tree.flatten(prior)
+    again = jax.tree.unflatten(structure, leaves)
+    return not {name for name in vars(prior) if name not in vars(again)} - {"_prepared"}
 
 
 def _call(rest: Rest, attributes: Mapping[str, Any], leaves: Leaves) -> Call:
@@ -186,14 +360,53 @@ def _said(trace: Mapping[str, Any]) -> dict[str, Any]:
     """All that the sites of a trace say, as arrays."""
     said: dict[str, Any] = {}
     for name, site in trace.items():
-        if site["type"] == "deterministic":
+        if site["type"] == "deterministic" and _is_array(site["value"]):
             said[name] = site["value"]
         elif site["type"] == "sample":
-            fn, gaussian = site["fn"], gaussian_site(site) if site["is_observed"] else None
+            fn, value = site["fn"], site["value"]
+            gaussian = gaussian_site(site) if site["is_observed"] else None
+            said[name] = [value, site["scale"]]
             if isinstance(fn, LearnedPrior):
-                said[name] = jax.tree.leaves(fn)  # of one in a file there may be no density
+                said[name] += jax.tree.leaves(fn)  # of one in a file there may be no density
+            elif site["is_observed"]:
+                said[name].append(fn.log_prob(value))
             else:
-                said[name] = (fn.log_prob(site["value"]), site["scale"], site["value"])
+                said[name] += _of_a_latent(fn, value)
             if gaussian is not None:
-                said[f"{name}, Gaussian"] = gaussian.residual(), gaussian.log_normalizer()
+                said[name] += [gaussian.residual(), gaussian.log_normalizer()]
     return said
+
+
+def _of_a_latent(fn: Any, value: Any) -> list[Any]:
+    """Its density and its value without constraints; some distributions can only be sampled."""
+    found = []
+    for say in (lambda: fn.log_prob(value), lambda: biject_to(fn.support).inv(value)):
+        try:
+            found.append(say())
+        except Exception:
+            found.append(None)
+    return found
+
+
+def _is_array(value: Any) -> bool:
+    try:
+        jnp.result_type(value)
+    except TypeError:
+        return False
+    return True
+
+
+def _types(trace: Mapping[str, Any]) -> list[Any]:
+    """What the sites of a trace say that is no array."""
+    found: list[Any] = []
+    for name, site in trace.items():
+        found.append((name, site["type"]))
+        if site["type"] == "sample":
+            fn = site["fn"]
+            found.append((type(fn), type(fn.support), repr(site.get("infer"))))
+            while hasattr(fn, "base_dist"):
+                fn = fn.base_dist
+                found.append(type(fn))
+        elif site["type"] == "deterministic" and not _is_array(site["value"]):
+            found.append(repr(site["value"]))
+    return found

@@ -36,7 +36,10 @@ def model_argument(name: str, value: Any) -> Any:
     # a complex array may be an operator: it is refused where it turns out to be data
     if not is_array or hasattr(value, "columns") or "complex" in str(value.dtype):
         return value
-    return real_array(name, value)
+    array = real_array(name, value)
+    # the problem keeps the data it was made with, whatever happens to the array later
+    shared = isinstance(array, np.ndarray) and not isinstance(array, np.memmap)
+    return array.copy() if shared else array
 
 
 def numeric(name: str, value: Any) -> Any:

@@ -52,12 +52,15 @@ class Rest:
         opened = jax.tree.unflatten(self.structure, leaves)
         return jax.tree.map(_closed, opened, is_leaf=_is_opened)
 
-    def rules(self) -> tuple[Any, ...]:
-        """The functions with derivative rules of their own, which no trace of a function shows."""
-        found: list[Any] = []
-        for leaf in self.fixed:
-            _collect_rules(leaf, found, set())
-        return tuple(found)
+    def with_fewer(self, numbers: list[Any], kept: list[int]) -> tuple[list[Any], Rest]:
+        """Some of the numbers, by their positions among them, and the rest with the others."""
+        fixed = list(self.fixed)
+        for place, number in zip(self.places, numbers, strict=True):
+            fixed[place] = number
+        places = tuple(self.places[i] for i in kept)
+        for place in places:
+            fixed[place] = None
+        return [numbers[i] for i in kept], Rest(self.structure, fixed, places)
 
 
 def numbers_apart(tree: Any, which: Numbers) -> tuple[list[Any], Rest]:
@@ -70,33 +73,12 @@ def numbers_apart(tree: Any, which: Numbers) -> tuple[list[Any], Rest]:
     Returns:
         The numbers in the order of the tree's leaves, and the rest of the tree.
     """
-    opened = jax.tree.map(partial(_opened, which=which, inside=()), tree)
+    opened = jax.tree.map(partial(_opened, which=which, inside=()), tree, is_leaf=_is_whole)
     leaves, structure = jax.tree.flatten(opened)
     places = tuple(i for i, leaf in enumerate(leaves) if _is_number(leaf, which))
     taken = set(places)
     fixed = [None if i in taken else leaf for i, leaf in enumerate(leaves)]
     return [_held(leaves[i]) for i in places], Rest(structure, fixed, places)
-
-
-def _collect_rules(value: Any, found: list[Any], seen: set[int]) -> None:
-    if id(value) in seen:
-        return
-    seen.add(id(value))
-    if isinstance(value, jax.custom_jvp | jax.custom_vjp):
-        found.append(value)
-        return
-    inside: list[Any] = []
-    if isinstance(value, _Kept):
-        inside = [value.value]
-    elif isinstance(value, dict):
-        inside = list(value.values())
-    elif isinstance(value, list | tuple):
-        inside = list(value)
-    elif callable(value) and not isinstance(value, type):
-        inside = [getattr(value, name, None) for name in ("__wrapped__", "__self__", "func")]
-        inside += [cell.cell_contents for cell in getattr(value, "__closure__", None) or () if cell]
-    for part in inside:
-        _collect_rules(part, found, seen)
 
 
 def _is_number(leaf: Any, which: Numbers) -> bool:
@@ -106,10 +88,8 @@ def _is_number(leaf: Any, which: Numbers) -> bool:
         return True
     if which is Numbers.JAX_ARRAYS:
         return False
-    if isinstance(leaf, np.memmap):
-        return False  # which stays in its file
-    if isinstance(leaf, np.ndarray | np.generic):
-        return bool(jnp.issubdtype(leaf.dtype, jnp.inexact))
+    if type(leaf) is np.ndarray or isinstance(leaf, np.generic):  # no memory map, no mask
+        return leaf.dtype in (np.float16, np.float32, np.float64, np.complex64, np.complex128)
     return which is Numbers.ALL and type(leaf) in (float, complex)
 
 
@@ -147,6 +127,8 @@ def _opened(value: Any, which: Numbers, inside: tuple[Any, ...]) -> Any:
     """A leaf opened, if there are numbers in it; one without them stays the object that it is."""
     if inside and isinstance(value, list | dict):
         return _Kept(value)  # a model may write into it, and into a copy it would write in vain
+    if _is_whole(value) and not jax.tree_util.all_leaves([value]):
+        return _Kept(value)  # a distribution, say, which may lose what its fields do not name
     if any(value is outer for outer in inside):
         return value  # a function that refers to itself
     kind = next((kind for kind in _KINDS if isinstance(value, kind)), None)
@@ -156,12 +138,21 @@ def _opened(value: Any, which: Numbers, inside: tuple[Any, ...]) -> Any:
     close, parts = taken
     within = partial(_opened, which=which, inside=(*inside, value))
     try:
-        parts = jax.tree.map(within, parts, is_leaf=lambda part: isinstance(part, list | dict))
+        parts = jax.tree.map(within, parts, is_leaf=_is_whole_inside)
         found = jax.tree.leaves(parts, is_leaf=_is_opened)
         some = any(_is_opened(part) or _is_number(part, which) for part in found)
     except (TypeError, ValueError):  # keys that have no order
         return value
     return _Opened(close, parts) if some else value
+
+
+def _is_whole(value: Any) -> bool:
+    """Whether a tree ends at a value: only plain containers can be made again without loss."""
+    return not isinstance(value, tuple | list | dict | _Named | _Opened | None)
+
+
+def _is_whole_inside(value: Any) -> bool:
+    return _is_whole(value) or isinstance(value, list | dict)
 
 
 class _Kept:

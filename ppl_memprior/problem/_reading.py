@@ -83,16 +83,17 @@ def read_model(
     Raises:
         ValueError: a model that is no inverse problem, or data that are not finite.
     """
+    seen: list[_Facts] = []  # not an output: JAX keeps what a traced function returns
 
-    def report(key: jax.Array) -> tuple[_Values, _Static]:
-        with NamedLatents():
+    def report(key: jax.Array) -> _Values:
+        with RUNNING_A_MODEL, NamedLatents():
             trace = trace_model(model, args, kwargs, {}, key)
-        facts = _facts(trace)
-        return _values(with_masks(trace, facts.masked), facts), _Static(facts)
+        seen.append(_facts(trace))
+        return _values(with_masks(trace, seen[-1].masked), seen[-1])
 
-    traced, (values, static) = jax.make_jaxpr(report, return_shape=True)(jax.random.PRNGKey(0))
-    facts: _Facts = static.value
-    depends: _Values = dependencies(traced, (values, static))[0]
+    traced, values = jax.make_jaxpr(report, return_shape=True)(jax.random.PRNGKey(0))
+    facts = seen[-1]
+    depends: _Values = dependencies(traced, values)
     _require_unused(facts.masked, depends)
     prior = facts.prior
     if prior is None:
@@ -101,7 +102,7 @@ def read_model(
     _require_no_batch(facts.prior_name, prior)
     observed = _observed(facts, depends)
     _require_fixed(observed, depends)
-    data, num_data = _read_data(traced, (values, static), observed)
+    data, num_data = _read_data(traced, values, observed)
     data |= {name: facts.known[name] for name in observed if name in facts.known}
     check_finite(data)
     return Structure(
@@ -118,16 +119,6 @@ def read_model(
         fixed_prior=facts.prior is not None,
         fixed_data=tuple(n for n in observed if n in facts.known and facts.known[n].size),
     )
-
-
-class _Static:
-    """A value that passes through a JAX transformation as it is."""
-
-    def __init__(self, value: Any) -> None:
-        self.value = value
-
-
-jax.tree_util.register_pytree_node(_Static, lambda held: ((), held), lambda held, _: held)
 
 
 @dataclass(frozen=True)
@@ -307,11 +298,11 @@ def _non_gaussian(facts: _Facts, depends: _Values, observed: Iterable[str]) -> d
 
 
 def _read_data(
-    traced: ClosedJaxpr, outputs: tuple[_Values, _Static], observed: tuple[str, ...]
+    traced: ClosedJaxpr, outputs: _Values, observed: tuple[str, ...]
 ) -> tuple[dict[str, np.ndarray], int]:
     """The data that the model has made by JAX, by site, and the number of all data not masked."""
     structure: Any = jax.tree.structure(outputs)
-    wanted: _Values = jax.tree.unflatten(structure, range(structure.num_leaves))[0]
+    wanted: _Values = jax.tree.unflatten(structure, range(structure.num_leaves))
     places = [wanted.value[n] for n in observed if n in wanted.value]
     places += [wanted.count[n] for n in observed]
     # without what these do not need: the forward solve

@@ -7,14 +7,23 @@ the same order, with the same constants. So a compiled program of the one serves
 from __future__ import annotations
 
 import hashlib
+import os
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import numpy as np
+import numpyro
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
-#: Functions that JAX makes anew at each trace, from rules that belong to the user's functions.
-_MADE_BY_TRACING = ("custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr")
+from ppl_memprior.problem._folded import folded
+
+#: Operations whose derivative is a rule. JAX makes functions of the rule anew at each trace.
+_WITH_RULES = ("custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr", "custom_lin")
+#: Whose rules depend on nothing but what the operation is given.
+_OWN_FOLDERS = tuple(
+    os.path.dirname(os.path.abspath(module.__file__ or "")) for module in (jax, numpyro)
+) + (os.path.dirname(os.path.dirname(os.path.abspath(__file__))),)
 
 
 class Signature:
@@ -22,18 +31,28 @@ class Signature:
 
     Args:
         traced: the program.
+        values: of inputs. With them, what these and the constants decide is computed, and compared
+            up to rounding.
         besides: what else must be equal.
 
-    Raises:
-        ValueError: a program that JAX traces, but cannot compile.
+    Attributes:
+        foreign_rules: whether the program has derivative rules that are not those of JAX, NumPyro
+            or this package. They do not show in it.
     """
 
-    def __init__(self, traced: ClosedJaxpr, besides: Any) -> None:
+    def __init__(
+        self, traced: ClosedJaxpr, values: Mapping[Any, Any] | None = None, besides: Any = None
+    ) -> None:
+        self.foreign_rules = False
         self._besides = besides
         self._objects: list[Any] = []
         self._text = hashlib.sha256()
         self._known: dict[int, str] = {}
-        self._closed(traced)
+        self._folded: list[np.ndarray] | None = None if values is None else []
+        if values is None:
+            self._closed(traced)
+        else:
+            self._program(*folded(traced, values))
         self._digest = self._text.hexdigest()
         del self._text, self._known
 
@@ -41,10 +60,15 @@ class Signature:
         return (
             isinstance(other, Signature)
             and self._digest == other._digest
-            and self._besides == other._besides
+            and _same(self._besides, other._besides)
             and len(self._objects) == len(other._objects)
             and all(map(_same, self._objects, other._objects))
+            and all(map(_close, self._folded or (), other._folded or ()))
         )
+
+    def has_text_of(self, other: Signature) -> bool:
+        """Whether the operations and constants are the same; objects made at each trace differ."""
+        return self._digest == other._digest
 
     def __hash__(self) -> int:
         return hash(self._digest)
@@ -54,11 +78,9 @@ class Signature:
             self._text.update(f"{word} ".encode())
 
     def _closed(self, traced: ClosedJaxpr) -> None:
-        for constant in traced.consts:
-            self._value(constant)
-        self._program(traced.jaxpr)
+        self._program(traced.jaxpr, dict(zip(traced.jaxpr.constvars, traced.consts, strict=True)))
 
-    def _program(self, program: Jaxpr) -> None:
+    def _program(self, program: Jaxpr, values: dict[Any, Any]) -> None:
         known = self._known.get(id(program))
         if known is not None:  # a function that is called several times
             self._write("again", known)
@@ -66,62 +88,85 @@ class Signature:
         self._known[id(program)] = f"program {len(self._known)}"
         names: dict[Any, int] = {}
         for variable in (*program.constvars, *program.invars):
-            names[variable] = len(names)
-            self._write(variable.aval)
+            if variable not in values:
+                names[variable] = len(names)
+                self._write(variable.aval)
         for equation in program.eqns:
-            if equation.primitive.name == "sort" and equation.params.get("is_stable") is None:
-                raise ValueError("numpy.sort of a traced array makes a program that JAX cannot run")
-            self._write("|", equation.primitive.name)
-            self._operands(equation.invars, names)
-            for name in sorted(equation.params):
-                self._write(name)
-                made = equation.primitive.name in _MADE_BY_TRACING
-                self._parameter(equation.params[name], made)
+            name = equation.primitive.name
+            self._write("|", name)
+            self._operands(equation.invars, names, values)
+            if name in _WITH_RULES and not _is_own(equation.params):
+                self.foreign_rules = True
+            for parameter in sorted(equation.params):
+                self._write(parameter)
+                self._parameter(equation.params[parameter], name in _WITH_RULES)
             for variable in equation.outvars:
                 names[variable] = len(names)
                 self._write(variable.aval)
-        self._operands(program.outvars, names)
+        self._operands(program.outvars, names, values)
 
-    def _operands(self, operands: Any, names: dict[Any, int]) -> None:
+    def _operands(self, operands: Any, names: dict[Any, int], values: dict[Any, Any]) -> None:
         for operand in operands:
             if isinstance(operand, Literal):
-                self._value(operand.val)
-                self._write(operand.aval)
+                self._constant(operand.val, operand.aval)
+            elif operand in values:
+                self._constant(values[operand], operand.aval)
             else:
                 self._write("v", names[operand])
 
-    def _parameter(self, value: Any, made_by_tracing: bool) -> None:
+    def _parameter(self, value: Any, has_rules: bool) -> None:
         if isinstance(value, ClosedJaxpr):
             self._closed(value)
         elif isinstance(value, Jaxpr):
-            self._program(value)
+            self._program(value, {})
         elif isinstance(value, tuple | list):
             self._write("(", len(value))
             for item in value:
-                self._parameter(item, made_by_tracing)
+                self._parameter(item, has_rules)
         elif isinstance(value, dict):
             for key, item in value.items():
                 self._write(key)
-                self._parameter(item, made_by_tracing)
+                self._parameter(item, has_rules)
         elif value is None or isinstance(value, str | bytes | int | float | complex | np.dtype):
             self._write(repr(value))
         elif isinstance(value, jax.Array | np.ndarray | np.generic):
-            self._value(value)
-        elif not made_by_tracing:
+            self._constant(value, None)
+        elif not has_rules:
             self._objects.append(value)
 
-    def _value(self, value: Any) -> None:
+    def _constant(self, value: Any, aval: Any) -> None:
         if isinstance(value, jax.Array) and jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key):
-            value = jax.random.key_data(value)
+            value, aval = jax.random.key_data(value), None
+        dtype = getattr(aval, "dtype", None)
         try:
-            array = np.asarray(value)
+            array = np.asarray(value, dtype if isinstance(dtype, np.dtype) else None)
         except (TypeError, ValueError):
             array = np.asarray(None)
         if array.dtype == object:
             self._objects.append(value)
             return
-        self._write(array.dtype.str, array.shape)
-        self._text.update(array.tobytes())
+        self._write("c", array.dtype.str, array.shape)
+        if self._folded is not None and array.dtype.kind == "f":
+            self._folded.append(array)
+        else:
+            self._text.update(array.tobytes())
+
+
+def _is_own(parameters: Mapping[str, Any]) -> bool:
+    """Whether an operation with a derivative rule is one of JAX, NumPyro or this package."""
+    traced = parameters.get("call_jaxpr") or parameters.get("fun_jaxpr")
+    program = getattr(traced, "jaxpr", traced)
+    source = getattr(getattr(program, "debug_info", None), "func_filename", None)
+    # jax.lax.custom_root and its like take rules of the user's
+    return (
+        isinstance(source, str) and source.startswith(_OWN_FOLDERS) and "control_flow" not in source
+    )
+
+
+def _close(first: np.ndarray, second: np.ndarray) -> bool:
+    """Whether arrays are equal up to rounding."""
+    tolerance = 8 * float(np.finfo(first.dtype).eps)
+    return bool(np.allclose(first, second, rtol=tolerance, atol=0, equal_nan=True))
 
 
 def _same(first: Any, second: Any) -> bool:

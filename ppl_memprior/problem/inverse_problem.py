@@ -16,11 +16,12 @@ from jax.typing import ArrayLike
 from numpyro.distributions import Distribution
 
 from ppl_memprior.distributions import LearnedPrior
-from ppl_memprior.problem._as_pytree import Call, Form, Leaves, taken_apart
+from ppl_memprior.problem._as_pytree import Apart, Call, Form, Leaves, taken_apart
 from ppl_memprior.problem._cache import Cache, remembered
 from ppl_memprior.problem._gaussian_site import GaussianSite, gaussian_site
 from ppl_memprior.problem._model_data import ObservedData, model_argument, numeric
 from ppl_memprior.problem._model_run import trace_model
+from ppl_memprior.problem._numbers_apart import Rest
 from ppl_memprior.problem._other_data import other_data
 from ppl_memprior.problem._prior_site import ReplaceDistribution
 from ppl_memprior.problem._reading import read_model
@@ -261,9 +262,9 @@ class InverseProblem:
             ValueError: an unknown site; data of another shape; data that are not finite; a site
                 whose data the model computes from its arguments. Then make a new `InverseProblem`.
         """
-        leaves, form = self._taken_apart()
+        leaves, form, rest = self._taken_apart()
         new = other_data(self, only, data)
-        return InverseProblem._put_together(form, form.with_data(leaves, new))
+        return InverseProblem._put_together(form, form.with_data(leaves, new), rest)
 
     @property
     def has_residual(self) -> bool:
@@ -309,23 +310,24 @@ class InverseProblem:
             total = total + jnp.sum(scale * site["fn"].log_prob(site["value"]))
         return total
 
-    def _taken_apart(self) -> tuple[Leaves, Form]:
-        def make() -> tuple[Leaves, Form]:
+    def _taken_apart(self) -> Apart:
+        def make() -> Apart:
             call = Call(self.model, self.args, self.kwargs)
             attributes = {name: getattr(self, name) for name in _WITHOUT_NUMBERS}
             return taken_apart(call, self.prior, self.data, attributes)
 
-        return remembered(self, "leaves and form", make)
+        return remembered(self, ("taken apart", jax.dtypes.canonicalize_dtype(float)), make)
 
     @classmethod
-    def _put_together(cls, form: Form, leaves: Leaves) -> InverseProblem:
+    def _put_together(cls, form: Form, leaves: Leaves, rest: Rest) -> InverseProblem:
         problem = object.__new__(cls)
         problem.model, problem.args, kwargs = form.call(leaves)
         problem.kwargs = dict(kwargs)
         problem.prior, problem.data = leaves.ready_prior(), leaves.data
         vars(problem).update(form.attributes)
         problem._cache = Cache()
-        remembered(problem, "leaves and form", lambda: (leaves, form))
+        key = "taken apart", jax.dtypes.canonicalize_dtype(float)
+        remembered(problem, key, lambda: Apart(leaves, form, rest))
         return problem
 
 
@@ -336,8 +338,8 @@ _WITHOUT_NUMBERS = (
 )
 jax.tree_util.register_pytree_node(
     InverseProblem,
-    lambda problem: problem._taken_apart(),
-    lambda form, leaves: InverseProblem._put_together(form, Leaves(*leaves)),
+    lambda problem: problem._taken_apart()[:2],
+    lambda form, leaves: InverseProblem._put_together(form, Leaves(*leaves), form.rest),
 )
 
 

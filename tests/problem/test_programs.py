@@ -156,6 +156,112 @@ def test_numbers_that_decide_stay_in_the_program():
     assert len({float(value) for value in values}) == 4
 
 
+def test_double_arithmetic_of_python_stays_what_it_is():
+    """The difference of two time stamps, which single precision does not tell apart."""
+
+    def problem(begin, end):
+        def model(y=None):
+            x = numpyro.sample("x", PRIOR)
+            numpyro.sample("y", dist.Normal((end - begin) * (MATRIX @ x), 0.3).to_event(1), obs=y)
+
+        return InverseProblem(model, y=DATA)
+
+    late, early = (check(problem(t, t + 1.5)) for t in (1732570000.0, 0.0))
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5), late, early)
+
+
+def test_models_may_ask_what_a_number_is():
+    def problem(k):
+        def model(y=None):
+            x = numpyro.sample("x", PRIOR)
+            factor = k if isinstance(k, float) else jnp.sqrt(k)
+            numpyro.sample("y", dist.Normal(factor * (MATRIX @ x), 0.3).to_event(1), obs=y)
+
+        return InverseProblem(model, y=DATA)
+
+    assert check(problem(4.0))[0] != check(problem(jnp.asarray(4.0)))[0]
+
+
+def test_a_name_made_of_a_number():
+    def problem(frequency):
+        def model(y=None):
+            x = numpyro.sample("x", PRIOR)
+            numpyro.deterministic("unit", "m/s")
+            numpyro.sample(f"y_{frequency}", dist.Normal(MATRIX @ x, 0.3).to_event(1), obs=y)
+
+        return InverseProblem(model, y=DATA)
+
+    for frequency in (5.0, 8.0):
+        check(problem(frequency))
+
+
+def test_a_callback_to_numpy_may_close_over_arrays():
+    def problem(matrix):
+        def model(y=None):
+            x = numpyro.sample("x", PRIOR)
+            like = jax.ShapeDtypeStruct((3,), jnp.float32)
+            predicted = jax.pure_callback(lambda x: matrix @ x, like, x, vmap_method="sequential")
+            numpyro.sample("y", dist.Normal(predicted, 0.3).to_event(1), obs=y)
+
+        return InverseProblem(model, y=DATA)
+
+    value = jax.jit(lambda problem, x: problem.log_likelihood(x))
+    for scale in (1.0, 2.0):
+        found = problem(scale * np.asarray(MATRIX))
+        np.testing.assert_allclose(value(found, X), found.log_likelihood(X), rtol=1e-5)
+
+
+def test_a_model_that_has_changed_is_refused(monkeypatch):
+    """Else its new program would be taken for that of the old model."""
+    problem = InverseProblem(normal_model, data=DATA)
+    jax.tree.leaves(problem)
+    monkeypatch.setitem(normal_model.__globals__, "MATRIX", 3 * MATRIX)
+    with pytest.raises(RuntimeError, match="Make the InverseProblem anew"):
+        jax.jit(lambda problem: problem.log_likelihood(X))(problem)
+    check(InverseProblem(normal_model, data=DATA))
+
+
+class Tempered(DiffusionMixturePrior):
+    """A mixture with a field that its pytree does not name."""
+
+    power = 1.0
+
+    def log_prob(self, value):
+        return self.power * super().log_prob(value)
+
+
+def test_a_prior_with_fields_of_its_own_keeps_them():
+    def problem(power):
+        prior = Tempered(EXAMPLES, 0.2)
+        prior.power = power
+
+        def model(y=None):
+            x = numpyro.sample("x", prior)
+            numpyro.sample("y", dist.Normal(MATRIX @ x, 0.3).to_event(1), obs=y)
+
+        return InverseProblem(model, y=DATA)
+
+    one, two = (check(problem(power))[3] for power in (1.0, 2.0))
+    np.testing.assert_allclose(2 * one, two, rtol=1e-5)
+
+
+def test_a_problem_keeps_the_data_that_it_was_made_with():
+    data = DATA.copy()
+    problem = InverseProblem(normal_model, data=data)
+    before = problem.log_likelihood(X)
+    data *= 0
+    np.testing.assert_array_equal(check(problem)[0], before)
+
+
+def test_double_precision_has_programs_of_its_own():
+    problem = InverseProblem(normal_model, data=DATA)
+    single = everything(problem, X)[0]
+    with jax.enable_x64(True):
+        double = everything(problem, jnp.asarray(X, float))[0]
+    assert double.dtype == np.float64
+    np.testing.assert_allclose(single, double, rtol=1e-5)
+
+
 def test_models_may_write_into_what_they_close_over():
     """A callback that counts in a list, in a variable of the function around it, and by name."""
     calls, count = [], 0
