@@ -118,9 +118,13 @@ def quadratic(x: np.ndarray) -> np.ndarray:
 
 def on_the_line(y: float, sigma: float) -> tuple[mp.InverseProblem, Exact]:
     """The one-dimensional problem for an observation and a bandwidth, and its posterior."""
-    examples = np.asarray(stylized.EXAMPLES)
-    problem = _problem(examples, stylized.cubic, jnp.asarray(y), sigma)
-    return problem, quadrature(cubic, examples[:, None], np.array([y]), sigma, 24_000, 60)
+    examples = np.asarray(stylized.EXAMPLES)[:, None]
+    return line_problem(y, sigma), quadrature(cubic, examples, np.array([y]), sigma, 24_000, 60)
+
+
+def line_problem(y: float, sigma: float) -> mp.InverseProblem:
+    """The one-dimensional problem for an observation and a bandwidth."""
+    return _problem(np.asarray(stylized.EXAMPLES), stylized.cubic, jnp.asarray(y), sigma)
 
 
 def in_the_plane(y: tuple[float, float], sigma: float) -> tuple[mp.InverseProblem, Exact]:

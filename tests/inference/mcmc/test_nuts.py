@@ -8,6 +8,8 @@ import pytest
 
 from ppl_memprior.inference import nuts
 
+COMPILATION = "/jax/core/compile/backend_compile_duration"
+
 
 @pytest.fixture(scope="module")
 def wide(cubic_problem):
@@ -30,6 +32,21 @@ def test_agrees_with_quadrature_at_a_wide_bandwidth(wide, cubic_quadrature):
 def test_gradient_evaluations_are_the_leapfrog_steps(wide):
     sampling = wide.sample_stats["num_steps"].sum()
     assert wide.cost.num_gradient_evaluations > sampling > 4 * 1500
+
+
+def test_another_number_of_draws_compiles_nothing(cubic_problem):
+    compiled = []
+    problem, options = cubic_problem(0.0, 0.5), {"num_warmup": 4, "num_chains": 2}
+    keys = list(jax.random.split(jax.random.key(0), 2))
+    jax.monitoring.register_event_duration_secs_listener(
+        lambda event, _, **__: compiled.append(event)
+    )
+    # iterations are made in parts of 1, 2, 4, ...; here the last parts have other lengths
+    nuts(problem, keys[0], num_samples=5, **options)
+    assert COMPILATION in compiled
+    compiled.clear()
+    draws = nuts(problem, keys[1], num_samples=6, **options)
+    assert draws.latents["x"].shape == (2, 6) and COMPILATION not in compiled
 
 
 def test_refuses_a_memorized_prior(cubic_problem):
