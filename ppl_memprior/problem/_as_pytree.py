@@ -15,14 +15,15 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro
+from jax.extend.core import ClosedJaxpr
 from jax.interpreters.partial_eval import dce_jaxpr
-from numpyro.distributions import biject_to
 from numpyro.primitives import Messenger
 
 from ppl_memprior.distributions import LearnedPrior
-from ppl_memprior.problem._gaussian_site import gaussian_site
 from ppl_memprior.problem._model_run import trace_model
 from ppl_memprior.problem._numbers_apart import Numbers, Rest, numbers_apart
+from ppl_memprior.problem._said import said, types
 from ppl_memprior.problem._signature import Signature
 
 
@@ -212,9 +213,7 @@ class _Traced(NamedTuple):
 
     def used_numbers(self) -> list[int]:
         """The positions of the numbers that the program uses."""
-        jaxpr = dce_jaxpr(
-            self.program.jaxpr, [True] * len(self.program.jaxpr.outvars), instantiate=True
-        )[0]
+        jaxpr = self.program.jaxpr
         operands = [*jaxpr.outvars, *(v for e in jaxpr.eqns for v in e.invars)]
         used = {id(operand) for operand in operands}
         return [i for i, number in enumerate(self._inputs().numbers) if id(number) in used]
@@ -280,20 +279,23 @@ def _traced_rest(rest: Rest, leaves: Leaves, attributes: Mapping[str, Any]) -> _
 
     def everything(leaves: Leaves, x: jax.Array, key: jax.Array) -> tuple[Any, Any]:
         trace, given = _run(rest, attributes, leaves, x, key)
-        static[:] = _types(trace)
-        return _said(trace), given
+        static[:] = types(trace)
+        return said(trace), given
 
     shapes = _some_x(leaves), jax.random.key(0)
-    program, outputs = jax.make_jaxpr(everything, return_shape=True)(leaves, *shapes)
-    return _Traced(rest, leaves, program, outputs, static)
+    with numpyro.validation_enabled(False):  # the form is the same with it and without it
+        program, outputs = jax.make_jaxpr(everything, return_shape=True)(leaves, *shapes)
+    # without what nothing needs, such as the checks that NumPyro makes with validation alone
+    needed, _ = dce_jaxpr(program.jaxpr, [True] * len(program.jaxpr.outvars), instantiate=True)
+    return _Traced(rest, leaves, ClosedJaxpr(needed, program.consts), outputs, static)
 
 
 def _slopes(rest: Rest, attributes: Mapping[str, Any], leaves: Leaves) -> Any:
     """The program of the gradient of all that is said, traced."""
 
     def total(x: jax.Array, leaves: Leaves, key: jax.Array) -> jax.Array:
-        said = jax.tree.leaves(_said(_run(rest, attributes, leaves, x, key)[0]))
-        real = [part for part in said if jnp.issubdtype(part.dtype, jnp.floating)]
+        parts = jax.tree.leaves(said(_run(rest, attributes, leaves, x, key)[0]))
+        real = [part for part in parts if jnp.issubdtype(part.dtype, jnp.floating)]
         return jnp.sum(jnp.stack([jnp.sum(part) for part in real]))
 
     return jax.make_jaxpr(jax.grad(total))(_some_x(leaves), leaves, jax.random.key(0))
@@ -305,7 +307,8 @@ def _shape(leaf: Any) -> jax.ShapeDtypeStruct:
 
 
 def _some_x(leaves: Leaves) -> Any:
-    return jax.eval_shape(lambda leaves: leaves.plain_prior().take(0), leaves)
+    # a traced index, so that nothing is read of a file
+    return jax.eval_shape(lambda leaves, index: leaves.plain_prior().take(index), leaves, 0)
 
 
 def _run(
@@ -354,59 +357,3 @@ class _Filled(Messenger):
             msg["value"] = self.data[msg["name"]]
         if msg["name"] == self.prior_name and self.prior is not None:
             msg["fn"] = self.prior
-
-
-def _said(trace: Mapping[str, Any]) -> dict[str, Any]:
-    """All that the sites of a trace say, as arrays."""
-    said: dict[str, Any] = {}
-    for name, site in trace.items():
-        if site["type"] == "deterministic" and _is_array(site["value"]):
-            said[name] = site["value"]
-        elif site["type"] == "sample":
-            fn, value = site["fn"], site["value"]
-            gaussian = gaussian_site(site) if site["is_observed"] else None
-            said[name] = [value, site["scale"]]
-            if isinstance(fn, LearnedPrior):
-                said[name] += jax.tree.leaves(fn)  # of one in a file there may be no density
-            elif site["is_observed"]:
-                said[name].append(fn.log_prob(value))
-            else:
-                said[name] += _of_a_latent(fn, value)
-            if gaussian is not None:
-                said[name] += [gaussian.residual(), gaussian.log_normalizer()]
-    return said
-
-
-def _of_a_latent(fn: Any, value: Any) -> list[Any]:
-    """Its density and its value without constraints; some distributions can only be sampled."""
-    found = []
-    for say in (lambda: fn.log_prob(value), lambda: biject_to(fn.support).inv(value)):
-        try:
-            found.append(say())
-        except Exception:
-            found.append(None)
-    return found
-
-
-def _is_array(value: Any) -> bool:
-    try:
-        jnp.result_type(value)
-    except TypeError:
-        return False
-    return True
-
-
-def _types(trace: Mapping[str, Any]) -> list[Any]:
-    """What the sites of a trace say that is no array."""
-    found: list[Any] = []
-    for name, site in trace.items():
-        found.append((name, site["type"]))
-        if site["type"] == "sample":
-            fn = site["fn"]
-            found.append((type(fn), type(fn.support), repr(site.get("infer"))))
-            while hasattr(fn, "base_dist"):
-                fn = fn.base_dist
-                found.append(type(fn))
-        elif site["type"] == "deterministic" and not _is_array(site["value"]):
-            found.append(repr(site["value"]))
-    return found

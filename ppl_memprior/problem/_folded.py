@@ -13,7 +13,6 @@ from typing import Any
 import jax
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
-from jax.interpreters.partial_eval import dce_jaxpr
 
 _LARGEST = 2**16  # numbers of a result that is worth computing here
 _CALLS = ("jit", "pjit", "closed_call")
@@ -29,10 +28,8 @@ def folded(traced: ClosedJaxpr, values: Mapping[Any, Any]) -> tuple[Jaxpr, dict[
     Returns:
         The program of what is left, and the values of all variables that are known in it.
     """
-    program, used = dce_jaxpr(traced.jaxpr, [True] * len(traced.jaxpr.outvars), instantiate=True)
-    known = dict(zip(program.constvars, traced.consts, strict=True))
-    places = zip(traced.jaxpr.invars, program.invars, strict=True)
-    known |= {new: values[old] for old, new in places if old in values}
+    program = traced.jaxpr
+    known = {**values, **dict(zip(program.constvars, traced.consts, strict=True))}
     left = [equation for equation in program.eqns if not _fold(equation, known)]
     return program.replace(eqns=left), known
 
