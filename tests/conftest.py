@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -27,7 +28,19 @@ import numpyro.distributions as dist
 import pytest
 
 from ppl_memprior import DiffusionMixturePrior, InverseProblem, MemorizedPrior, methods
+from ppl_memprior._execution.compilation_cache import prepare_folder
 from ppl_memprior.forward import stylized
+
+COMPILED = Path(__file__).parents[1] / ".pytest_cache" / "jax"
+MAX_COMPILED = 500_000_000  # bytes: a few versions of all tests; one takes about 100 million
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Bound the folder of compiled programs, once for all workers."""
+    chosen_by_user = os.environ["JAX_COMPILATION_CACHE_DIR"] != str(COMPILED)
+    if not chosen_by_user and not hasattr(config, "workerinput"):
+        with contextlib.suppress(OSError):  # JAX goes on without, and says so
+            prepare_folder(COMPILED, MAX_COMPILED)
 
 
 @pytest.fixture(scope="session")

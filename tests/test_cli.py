@@ -384,3 +384,35 @@ def test_ctrl_c_is_heard_even_where_python_drops_exceptions(capsys, monkeypatch)
     assert dropped and not reported and stopped.value.exit_code == 130
     assert "interrupted; nothing was finished" in capsys.readouterr().err
     assert signal.getsignal(signal.SIGINT) is before
+
+
+LOOKUP = ["compare", "mine.py:model", "--data", "data.npz", "--methods", "lookup", *SHORT]
+
+
+def stored_programs(here, *arguments, **more):
+    """Programs in the user's cache folder after a command in a process of its own."""
+    kept = {k: v for k, v in os.environ.items() if "CACHE" not in k}
+    paths = {"PYTHONPATH": os.pathsep.join(sys.path), "XDG_CACHE_HOME": str(here / "cache")}
+    command = [sys.executable, "-c", "from ppl_memprior.cli import main; main()", *arguments]
+    result = subprocess.run(
+        command, env={**kept, **paths, **more}, cwd=here, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr
+    return len(list((here / "cache").glob("ppl_memprior/**/*-cache"))), result.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have other cache folders")
+def test_commands_keep_compiled_programs_unless_told_otherwise(here):
+    assert stored_programs(here, *LOOKUP, "--out", "no", "--no-compilation-cache")[0] == 0
+    off = {"JAX_ENABLE_COMPILATION_CACHE": "0"}
+    assert stored_programs(here, *LOOKUP, "--out", "off", **off)[0] == 0
+    assert stored_programs(here, *LOOKUP, "--out", "kept")[0] > 5
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have other cache folders")
+def test_a_cache_folder_that_cannot_be_written_costs_one_line(here):
+    (here / "cache").write_text("a file where the folder should be")
+    _, messages = stored_programs(here, *LOOKUP, "--out", "out")
+    lines = [line for line in messages.splitlines() if "compiled programs are not kept" in line]
+    assert len(lines) == 1 and str(here / "cache") in lines[0]
+    assert "Warning" not in messages and "Traceback" not in messages

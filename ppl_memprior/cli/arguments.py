@@ -55,12 +55,21 @@ def named_texts(flag: str, example: str, pairs: Sequence[str]) -> dict[str, str]
 def worker_processes(count: int) -> Iterator[Executor | None]:
     """An executor of so many processes; None for no process besides this one.
 
-    On an error or an interruption the processes are not waited for.
+    They use the folder of compiled programs that this process uses. On an error or an interruption
+    they are not waited for.
     """
     if count == 0:
         yield None
         return
-    executor = ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("spawn"))
+    # not above: the commands print their help without JAX
+    from ppl_memprior._execution.compilation_cache import folder_in_use, use_folder
+
+    executor = ProcessPoolExecutor(
+        count,
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=use_folder,
+        initargs=(folder_in_use(),),
+    )
     try:
         yield executor
     except BaseException:

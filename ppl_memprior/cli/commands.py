@@ -33,6 +33,13 @@ Out = Annotated[Path, typer.Option(help="Folder for draws and report: new, empty
 Seed = Annotated[int, typer.Option(help="Seed of everything random.", min=0, max=2**32 - 1)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of the table.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]
+KeepCompiled = Annotated[
+    bool,
+    typer.Option(
+        "--compilation-cache/--no-compilation-cache",
+        help="Keep compiled programs in your cache folder, so that later commands start sooner.",
+    ),
+]
 Set = Annotated[
     list[str] | None,
     typer.Option(
@@ -50,6 +57,7 @@ def demo_stylized(
     settings: Set = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
+    keep_compiled: KeepCompiled = True,
 ) -> None:
     """The one-dimensional problem of the paper: seconds, and no PyTorch."""
 
@@ -59,7 +67,7 @@ def demo_stylized(
         folder = workspace.check_folder(out)
         return [_run(demos.stylized(seed), seed, folder, as_json, quiet, settings)]
 
-    _guarded(work, out, as_json)
+    _guarded(work, out, as_json, keep_compiled)
 
 
 @demo_app.command("fwi")
@@ -73,6 +81,7 @@ def demo_fwi(
     settings: Set = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
+    keep_compiled: KeepCompiled = True,
 ) -> None:
     """Full waveform inversion: generated models in two settings, or OpenFWI's."""
     # on grids as small as these a second thread waits longer than it works
@@ -94,7 +103,7 @@ def demo_fwi(
             )
         ]
 
-    _guarded(work, out, as_json)
+    _guarded(work, out, as_json, keep_compiled)
 
 
 @app.command("compare")
@@ -156,6 +165,7 @@ def compare(
     seed: Seed = 0,
     as_json: AsJson = False,
     quiet: Quiet = False,
+    keep_compiled: KeepCompiled = True,
 ) -> None:
     """Compare the posteriors of your own model."""
 
@@ -196,13 +206,14 @@ def compare(
         with worker_processes(workers) as executor:
             return [_run(study, seed, folder, as_json, quiet, executor=executor)]
 
-    _guarded(work, out, as_json)
+    _guarded(work, out, as_json, keep_compiled)
 
 
 @app.command("report")
 def report(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a stored run.")],
     as_json: AsJson = False,
+    keep_compiled: KeepCompiled = True,
 ) -> None:
     """Write the report of a stored run again."""
 
@@ -212,7 +223,7 @@ def report(
         comparison = workspace.render(directory)
         return [_show(comparison, None, directory, as_json)]
 
-    _guarded(work, directory, as_json)
+    _guarded(work, directory, as_json, keep_compiled)
 
 
 def _overridden(methods: Any, settings: list[str] | None) -> Any:
@@ -248,13 +259,17 @@ def _show(comparison: Any, title: str | None, folder: Path, as_json: bool) -> di
     return {"out": str(folder), "report": str(page), **json.loads(comparison.to_json())}
 
 
-def _guarded(work: Callable[[], list[dict[str, Any]]], out: Path, as_json: bool) -> None:
+def _guarded(
+    work: Callable[[], list[dict[str, Any]]], out: Path, as_json: bool, keep_compiled: bool
+) -> None:
     """Turn bad input into one line and exit code 2, and an interruption into 130."""
     try:
         # before Ctrl-C raises exceptions, some of which an import would catch or print
         importlib.import_module("ppl_memprior.workspace")
         with _insistent_interrupts() as interrupted:
             try:
+                if keep_compiled:
+                    _use_compilation_cache()
                 results = work()
             except Exception as error:
                 # what an exception became on its way through a compiled function, for example
@@ -275,6 +290,20 @@ def _guarded(work: Callable[[], list[dict[str, Any]]], out: Path, as_json: bool)
         raise typer.Exit(2) from error
     if as_json:
         print(json.dumps(results[0] if len(results) == 1 else results, indent=2), flush=True)
+
+
+def _use_compilation_cache() -> None:
+    """Keep compiled programs in the user's cache folder, if that can be written to."""
+    from ppl_memprior._execution import compilation_cache
+
+    if compilation_cache.configured_by_user():
+        return
+    try:
+        folder = compilation_cache.prepare_folder(compilation_cache.default_folder())
+    except OSError as error:
+        print(f"ppl-memprior: compiled programs are not kept: {error}", file=sys.stderr)
+        return
+    compilation_cache.use_folder(folder)
 
 
 @contextmanager

@@ -40,7 +40,7 @@ from ppl_memprior.comparison.trees.labels import (
     labelled,
 )
 from ppl_memprior.comparison.trees.prior_groups import NUM_PRIOR_DRAWS, prior_groups
-from ppl_memprior.comparison.trees.storage import load_trees, save_trees
+from ppl_memprior.comparison.trees.storage import add_tree, load_trees, save_trees
 from ppl_memprior.inference import check_executor
 from ppl_memprior.problem.inverse_problem import InverseProblem, require_problem
 
@@ -153,7 +153,7 @@ def run(
         tree.attrs["methods_that_apply"] = recommended
         finished[label] = labelled(tree, *labels)
         if store is not None:
-            save_trees(finished, Path(store) / DRAWS_FILE)
+            _keep(label, finished, Path(store) / DRAWS_FILE)
     if unfinished is not None:
         shutil.rmtree(unfinished, ignore_errors=True)
     return {label_of(method): finished[label_of(method)] for method in chosen}
@@ -206,6 +206,14 @@ def stored_draws(
                 f"{found}. Give the method another label, choose another folder, or remove that one"
             )
     return trees
+
+
+def _keep(label: str, finished: Mapping[str, xr.DataTree], path: Path) -> None:
+    """Store the draws of the method that has just finished beside those of the others."""
+    if path.exists():
+        add_tree(label, finished[label], path)
+    else:
+        save_trees(finished, path)
 
 
 def _check_key(rng_key: Any) -> None:

@@ -22,6 +22,7 @@ from ppl_memprior import (
     run,
 )
 from ppl_memprior.comparison import load_trees, save_trees
+from ppl_memprior.comparison.trees.storage import add_tree
 from ppl_memprior.inference.linearized._tasks import DenseTask
 
 from .stand_ins import Counted, field_problem
@@ -41,6 +42,17 @@ def test_file_round_trip(cubic_runs, tmp_path):
         assert loaded[name].attrs == tree.attrs
     with xr.open_datatree(path, engine="h5netcdf") as opened:  # no help from this package
         assert opened["nuts/posterior"].sizes["chain"] == 2
+    assert [p.name for p in tmp_path.iterdir()] == ["draws.nc"]
+
+
+def test_a_tree_is_added_to_a_file_or_replaced_in_it(cubic_runs, tmp_path):
+    first, second, third = list(cubic_runs)[:3]
+    path = save_trees({first: cubic_runs[first], second: cubic_runs[first]}, tmp_path / "draws.nc")
+    add_tree(second, cubic_runs[second], path)
+    add_tree(third, cubic_runs[third], path)
+    loaded = load_trees(path)
+    assert set(loaded) == {first, second, third}
+    assert all(loaded[name].identical(cubic_runs[name]) for name in loaded)
     assert [p.name for p in tmp_path.iterdir()] == ["draws.nc"]
 
 

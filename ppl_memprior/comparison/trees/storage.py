@@ -7,10 +7,12 @@ as they are.
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import xarray as xr
 
@@ -29,6 +31,28 @@ def save_trees(trees: Mapping[str, xr.DataTree], path: str | os.PathLike[str]) -
     """
     with complete_or_nothing(path) as temporary:
         xr.DataTree.from_dict(dict(trees)).to_netcdf(temporary, engine="h5netcdf")
+    return Path(path)
+
+
+def add_tree(name: str, tree: xr.DataTree, path: str | os.PathLike[str]) -> Path:
+    """Write a tree into a file of other trees, whole or not at all.
+
+    The other trees are copied as bytes. To write them all again takes longer with each method.
+
+    Args:
+        name: the method's name; a tree of that name is replaced.
+        tree: the tree.
+        path: a file that `save_trees` wrote.
+
+    Returns:
+        The path.
+    """
+    with complete_or_nothing(path) as temporary:
+        shutil.copyfile(path, temporary)
+        with h5py.File(temporary, "a") as file:
+            file.pop(name, None)
+        alone = xr.DataTree.from_dict({name: tree})
+        alone.to_netcdf(temporary, mode="a", engine="h5netcdf")
     return Path(path)
 
 
@@ -81,4 +105,4 @@ def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-__all__ = ["load_trees", "save_trees"]
+__all__ = ["add_tree", "load_trees", "save_trees"]
