@@ -98,7 +98,8 @@ def lookup(
     zero, and a warning names the examples.
 
     Args:
-        problem: any inverse problem without extra latent sites.
+        problem: any inverse problem without extra latent sites. Where JAX traces it
+            (`InverseProblem.with_data`), failures are not counted.
         executor: runs the forward solves: any `concurrent.futures.Executor`, Dask's
             `client.get_executor()` included. Without an executor they run in this process.
         store: folder that keeps finished forward solves. After an interruption, call `lookup` again
@@ -120,6 +121,9 @@ def lookup(
         print(posterior.weights, posterior.log_evidence)
     """
     check_lookup(problem)
+    if problem.is_traced:
+        values = _log_likelihoods(problem, problem.examples)
+        return _reweighted(problem, zero_where_failed(values))
     num = problem.num_examples
     elements = problem.num_data + math.prod(problem.event_shape)
     records = map_examples(
@@ -140,12 +144,16 @@ def lookup(
             f"the likelihood is zero at all {len(log_likelihoods)} examples: the posterior under "
             "the memorized prior does not exist; check the data and the noise"
         )
+    posterior = _reweighted(problem, log_likelihoods)
+    posterior.num_failed = num_failed
+    return posterior
+
+
+def _reweighted(problem: InverseProblem, log_likelihoods: jax.Array) -> LookupPosterior:
     # only priors over examples keep what a weight of zero is differentiated by
     zeros = getattr(problem.prior, "_zero_weights", None)
     weights = Weights(problem.prior.log_weights, zeros)
-    posterior = LookupPosterior(stored_examples(problem.prior), weights, log_likelihoods)
-    posterior.num_failed = num_failed
-    return posterior
+    return LookupPosterior(stored_examples(problem.prior), weights, log_likelihoods)
 
 
 @method_check("lookup")

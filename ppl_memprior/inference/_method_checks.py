@@ -19,6 +19,9 @@ from ppl_memprior.problem.inverse_problem import InverseProblem, require_problem
 
 Check = Callable[[InverseProblem], None]
 
+#: The functions that work on problems that JAX traces.
+_IN_PROGRAMS = ("lookup", "nuts", "mode_jump")
+
 _CHECKS: dict[str, Check] = {}
 
 
@@ -48,6 +51,13 @@ def advising(function: str) -> Callable[[Check], Check]:
         @functools.wraps(reasons)
         def check(problem: InverseProblem) -> None:
             require_problem(problem, function)
+            if problem.is_traced and function not in _IN_PROGRAMS:
+                raise TypeError(
+                    f"{function} takes a problem whose numbers are known, and jax.vmap, jit or "
+                    "grad traces them. Call it in a loop over problem.with_data(...), which "
+                    f"compiles nothing again; in a transformation work {', '.join(_IN_PROGRAMS)} "
+                    "(mode_jump with a proposal)"
+                )
             try:
                 reasons(problem)
             except ValueError as refusal:

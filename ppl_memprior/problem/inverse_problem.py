@@ -55,6 +55,9 @@ class InverseProblem:
             is subsampled, no observed site that depends on the prior's, non-finite data.
     """
 
+    #: Whether its numbers are traced by `jax.vmap`, `jax.jit` or `jax.grad`.
+    is_traced: bool = False
+
     def __init__(self, model: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
         self.model: Callable[..., Any] = ObservedData(model)
         self.args = tuple(
@@ -247,7 +250,8 @@ class InverseProblem:
 
         Programs compiled for this problem serve the new one. Inside `jax.vmap` or `jax.jit` the
         data may be traced: `jax.vmap(lambda y: problem.with_data(y=y).log_likelihood(x))(batch)`
-        evaluates a batch of data sets.
+        evaluates a batch of data sets. `lookup`, `nuts`, and `mode_jump` with a proposal also work
+        there.
 
         Args:
             *only: the data of the only observed site.
@@ -325,6 +329,7 @@ class InverseProblem:
         problem.kwargs = dict(kwargs)
         problem.prior, problem.data = leaves.ready_prior(), leaves.data
         vars(problem).update(form.attributes)
+        problem.is_traced = any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(leaves))
         problem._cache = Cache()
         key = "taken apart", jax.dtypes.canonicalize_dtype(float)
         remembered(problem, key, lambda: Apart(leaves, form, rest))

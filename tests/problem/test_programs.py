@@ -335,6 +335,39 @@ def test_a_batch_of_data_by_vmap():
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
+def test_lookups_of_a_batch_of_data():
+    problem = InverseProblem(normal_model, data=DATA)
+    batch = np.stack([DATA, DATA + 0.1, 0 * DATA])
+    found = jax.vmap(lambda y: lookup(problem.with_data(y=y)).weights)(batch)
+    expected = [lookup(InverseProblem(normal_model, data=y)).weights for y in batch]
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("jumps", [False, True], ids=["nuts", "mode-jump"])
+def test_chains_of_a_batch_of_data_are_those_of_each_alone(jumps):
+    """The same keys give the same draws, up to rounding that chains of this length do not grow."""
+    problem = InverseProblem(normal_model, data=DATA)
+    batch, keys = np.stack([DATA, DATA + 0.1]), jax.random.split(jax.random.key(3), 2)
+    proposal = linearize(problem)
+
+    def draw(y, key):
+        other = problem.with_data(y=y)
+        if jumps:
+            return mode_jump(other, key, proposal=proposal, **CHAINS)
+        return nuts(other, key, **CHAINS)
+
+    found = jax.vmap(lambda y, key: draw(y, key).latents["x"])(batch, keys)
+    assert found.shape == (2, 2, 6, 2)
+    expected = np.stack([draw(y, key).latents["x"] for y, key in zip(batch, keys, strict=True)])
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_methods_that_need_known_numbers_say_so():
+    problem = InverseProblem(normal_model, data=DATA)
+    with pytest.raises(TypeError, match="in a loop over problem.with_data"):
+        jax.vmap(lambda y: linearize(problem.with_data(y=y)).mean)(np.stack([DATA, DATA]))
+
+
 def test_data_that_a_model_uses_twice_are_replaced_twice():
     def model(y=None):
         x = numpyro.sample("x", PRIOR)

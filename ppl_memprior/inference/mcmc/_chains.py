@@ -110,6 +110,8 @@ def run_chains(
     """
     keys = jax.random.split(rng_key, num_chains)
     programs = _Programs(make_kernel, num_warmup, (evaluations, *statistics))
+    if problem.is_traced:
+        return _traced_draws(problem, programs, held, keys, num_samples, statistics)
     with starts_may_fail():
         state = jax.block_until_ready(programs.start(problem, held, keys))
         inner = getattr(state, "block_states", (state,))[-1]
@@ -122,15 +124,41 @@ def run_chains(
             _, kept = _iterations(programs, problem, held, state, num_samples, bar)
     counts = [made.fields[0] for made in (*warmup, *kept)]
     count = sum(int(np.sum(each)) for each in counts)
-    wanted = (problem.prior_name, *problem.extra_latents)
+    together = jax.tree.map(lambda *parts: np.swapaxes(np.concatenate(parts), 0, 1), *kept)
+    return _draws(problem, together, count, statistics)
+
+
+def _draws(problem: InverseProblem, made: _Made, count: Any, statistics: tuple[str, ...]) -> Draws:
+    """Draws of what chains have made, chains first, and the evaluations that it took."""
     return Draws(
-        latents={name: _stacked([made.latents[name] for made in kept]) for name in wanted},
+        latents={name: made.latents[name] for name in (problem.prior_name, *problem.extra_latents)},
         cost=Cost(num_forward_evaluations=count, num_gradient_evaluations=count),
-        sample_stats={
-            name: _stacked([made.fields[1 + i] for made in kept])
-            for i, name in enumerate(statistics)
-        },
+        sample_stats=dict(zip(statistics, made.fields[1:], strict=True)),
     )
+
+
+def _traced_draws(
+    problem: InverseProblem,
+    programs: _Programs,
+    held: Any,
+    keys: jax.Array,
+    num_samples: int,
+    statistics: tuple[str, ...],
+) -> Draws:
+    """The draws as part of a larger program, such as one of many data sets at once."""
+    with numpyro.validation_enabled(False):
+        state = programs.start(problem, held, keys)
+        parts: dict[str, list[_Made]] = {}
+        for phase, total in (("warmup", programs.num_warmup), ("kept", num_samples)):
+            parts[phase] = []
+            for begin in range(0, total, BUFFER):
+                count = min(BUFFER, total - begin)
+                state, made = programs.advance(problem, held, state, jnp.asarray(count))
+                parts[phase].append(jax.tree.map(lambda rows, n=count: rows[:n], made))
+    made_in_all = (*parts["warmup"], *parts["kept"])
+    evaluations = jnp.sum(jnp.stack([jnp.sum(made.fields[0]) for made in made_in_all]))
+    together = jax.tree.map(lambda *rows: jnp.swapaxes(jnp.concatenate(rows), 0, 1), *parts["kept"])
+    return _draws(problem, together, evaluations, statistics)
 
 
 class _Made(NamedTuple):
@@ -208,11 +236,6 @@ def _iterations(
         # as many as take a second, so that the bar moves
         count = max(1, min(2 * count, int(count / max(time.monotonic() - begin, 1e-3))))
     return state, parts
-
-
-def _stacked(parts: list[Any]) -> np.ndarray:
-    """Chains first, then draws."""
-    return np.swapaxes(np.concatenate(parts), 0, 1)
 
 
 _NO_START = ("Cannot find valid initial parameters", " distribution got invalid ")

@@ -85,6 +85,11 @@ def mode_jump(
     """
     check_mode_jump(problem)
     check_settings(defensive_share, num_jumps, local_every)
+    if proposal is None and problem.is_traced:
+        raise TypeError(
+            "mode_jump finds its proposal outside of jax.vmap and jit: pass proposal=, such as "
+            "linearize(problem) of one of the data sets, or call it in a loop"
+        )
     if proposal is None:
         proposal = default_proposal(problem, executor=executor, store=store, progress=progress)
     elif not isinstance(proposal, JumpProposal):
@@ -104,6 +109,8 @@ def mode_jump(
         progress=progress,
         description="mode-jump: iterations",
     )
+    if problem.is_traced:
+        return chains
     failed = int(chains.sample_stats["num_failed"].sum())
     tell_count("mode-jump", failed, chains.sample_stats["num_failed"].size, "jumps")
     return replace(
