@@ -43,12 +43,12 @@ def map_examples(
     description: str = "",
     progress: bool = False,
 ) -> list[Record]:
-    """Do a task at the examples named, in batches.
+    """Do a task at some examples, in batches.
 
-    May be called several times with one store and task: what is stored is found by the index of
-    its example, whatever the batches were. What is NaN is a result like another (a simulation that
-    failed fails again) and is kept: another forward operator is another problem. A batch with a
-    result that was `CUT_SHORT` is not kept, so that it is tried again.
+    With one store and task it may be called several times: a stored result is found by the index of
+    its example, whatever the batches were. A result of NaN is kept like any other, because the same
+    simulation would fail again. A batch with a result that was `CUT_SHORT` is not kept, so it is
+    tried again.
 
     Args:
         problem: the inverse problem.
@@ -66,7 +66,7 @@ def map_examples(
     Raises:
         TypeError: no executor, a problem that cannot be pickled for it, or a task that returns
             something else than one dict for each example.
-        ValueError: indices that are none; a process pool that forks; a store of another problem or
+        ValueError: indices that are not those of examples; a process pool that forks; a store of another problem or
             other settings.
         RuntimeError: the task failed in a worker (which examples).
     """

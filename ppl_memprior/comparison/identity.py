@@ -22,7 +22,7 @@ from ppl_memprior.problem.inverse_problem import InverseProblem
 FINGERPRINT_HINT = (
     "the fingerprint covers the prior, the data, the names of the sites and the model's values at "
     "the first, middle and last example, in the numbers of its precision; another processor or "
-    "version of JAX rounds differently, and then it is another one too"
+    "version of JAX rounds differently, and then the fingerprint is different"
 )
 
 

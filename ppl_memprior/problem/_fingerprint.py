@@ -21,14 +21,14 @@ from ppl_memprior.problem.inverse_problem import InverseProblem
 def problem_fingerprint(problem: InverseProblem) -> str:
     """A hash of everything that a posterior of the problem depends on.
 
-    The model is seen through its values: the prior's parameters, the data, the names of the sites,
-    and the log-likelihood and the deterministic sites at the first, middle and last example, which
-    the forward operator and the noise enter. Extra latent sites have there the values that NumPyro
-    draws with seed 0, so that their own distributions are seen too. Three forward solves, once for
+    The hash covers the prior's parameters, the data, the names of the sites, and the log-likelihood
+    and the deterministic sites at the first, middle and last example. Forward operator and noise
+    enter the log-likelihood. At these examples the extra latent sites have the values that NumPyro
+    draws with seed 0, so their own distributions enter too. It takes three forward solves, once for
     each problem.
 
     The hash is the same in every process on one kind of machine. Another processor or another
-    version of JAX may round differently, and then it is another one.
+    version of JAX may round differently, and then the hash is different.
 
     Args:
         problem: any inverse problem.
