@@ -66,8 +66,8 @@ def map_examples(
     Raises:
         TypeError: no executor, a problem that cannot be pickled for it, or a task that returns
             something else than one dict for each example.
-        ValueError: indices that are not those of examples; a process pool that forks; a store of another problem or
-            other settings.
+        ValueError: indices that are not those of examples; a process pool that forks; a store of
+            another problem or other settings.
         RuntimeError: the task failed in a worker (which examples).
     """
     wanted = _checked_indices(indices, problem.num_examples, batch_size)
