@@ -355,7 +355,7 @@ def test_ctrl_c_is_heard_whatever_becomes_of_the_exception(capsys):
             raise RuntimeError("INTERNAL: Traceback (most recent call last): ...") from None
 
     with pytest.raises(typer.Exit) as stopped:
-        commands._guarded(work, Path("out"), as_json=False)
+        commands._guarded(work, Path("out"), as_json=False, keep_compiled=False)
     assert stopped.value.exit_code == 130
     errors = capsys.readouterr().err
     assert "interrupted; nothing was finished" in errors and len(errors.splitlines()) == 2
@@ -380,7 +380,7 @@ def test_ctrl_c_is_heard_even_where_python_drops_exceptions(capsys, monkeypatch)
 
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(typer.Exit) as stopped:
-        commands._guarded(work, Path("out"), as_json=False)
+        commands._guarded(work, Path("out"), as_json=False, keep_compiled=False)
     assert dropped and not reported and stopped.value.exit_code == 130
     assert "interrupted; nothing was finished" in capsys.readouterr().err
     assert signal.getsignal(signal.SIGINT) is before

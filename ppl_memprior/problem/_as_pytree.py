@@ -133,13 +133,20 @@ class Form:
                 "InverseProblem anew"
             )
 
-    def with_data(self, leaves: Leaves, data: Mapping[str, Any]) -> Leaves:
-        """The leaves with other data, also where they are arguments of the model."""
-        numbers = list(leaves.numbers)
+    def with_data(self, leaves: Leaves, data: Mapping[str, Any]) -> tuple[Leaves, Form]:
+        """Leaves with other data, also where they are arguments of the model; and their form."""
+        numbers, form = list(leaves.numbers), self
         for name, value in data.items():
             for place in self.data_places[name]:
-                numbers[place] = value
-        return leaves._replace(numbers=numbers, data={**leaves.data, **data})
+                is_float = isinstance(numbers[place], float)
+                numbers[place] = float(value) if is_float and _is_known(value) else value
+        new = leaves._replace(numbers=numbers, data={**leaves.data, **data})
+        if jax.tree.map(_shape, new.numbers) != jax.tree.map(_shape, leaves.numbers):
+            # a traced array in the place of a Python float, which leaves the type to the others
+            traced = _traced_rest(self.rest, jax.tree.map(_shape, new), self.attributes)
+            signature = traced.signature(self.attributes, self.data_places)
+            form = Form(self.rest, self.attributes, self.data_places, signature)
+        return new, form
 
 
 class Apart(NamedTuple):
@@ -299,6 +306,10 @@ def _slopes(rest: Rest, attributes: Mapping[str, Any], leaves: Leaves) -> Any:
         return jnp.sum(jnp.stack([jnp.sum(part) for part in real]))
 
     return jax.make_jaxpr(jax.grad(total))(_some_x(leaves), leaves, jax.random.key(0))
+
+
+def _is_known(value: Any) -> bool:
+    return not isinstance(value, jax.core.Tracer)
 
 
 def _shape(leaf: Any) -> jax.ShapeDtypeStruct:

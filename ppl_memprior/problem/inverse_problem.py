@@ -268,7 +268,8 @@ class InverseProblem:
         """
         leaves, form, rest = self._taken_apart()
         new = other_data(self, only, data)
-        return InverseProblem._put_together(form, form.with_data(leaves, new), rest)
+        new_leaves, new_form = form.with_data(leaves, new)
+        return InverseProblem._put_together(new_form, new_leaves, rest)
 
     @property
     def has_residual(self) -> bool:

@@ -335,6 +335,19 @@ def test_a_batch_of_data_by_vmap():
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
+def test_data_that_are_a_python_float():
+    def model(y=None):
+        x = numpyro.sample("x", PRIOR)
+        numpyro.sample("y", dist.Normal(x[0], 0.3), obs=y)
+
+    problem, batch = InverseProblem(model, y=0.1), np.array([0.3, 1.2], np.float32)
+    expected = [InverseProblem(model, y=float(y)).log_likelihood(X) for y in batch]
+    found = [everything(problem.with_data(y=float(y)), X)[0] for y in batch]
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    found = jax.vmap(lambda y: problem.with_data(y=y).log_likelihood(X))(batch)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
 def test_lookups_of_a_batch_of_data():
     problem = InverseProblem(normal_model, data=DATA)
     batch = np.stack([DATA, DATA + 0.1, 0 * DATA])
