@@ -21,7 +21,7 @@ from jax.interpreters.partial_eval import dce_jaxpr
 from numpyro.primitives import Messenger
 
 from ppl_memprior.distributions import LearnedPrior
-from ppl_memprior.problem._model_run import trace_model
+from ppl_memprior.problem._model_run import RUNNING_A_MODEL, trace_model
 from ppl_memprior.problem._numbers_apart import Numbers, Rest, numbers_apart
 from ppl_memprior.problem._said import said, types
 from ppl_memprior.problem._signature import Signature
@@ -171,9 +171,10 @@ def taken_apart(
 ) -> Apart:
     """Set the numbers of a problem apart from its structure.
 
-    A number is set apart only if that changes nothing: if the model's program with the number as an
-    input is, equation for equation, the program with the number in it. Then the number reaches the
-    program as it is. Not so a shape, an `if`, or what Python or NumPy compute with: that stays.
+    A number is set apart only if that changes nothing but the last bits: if the model's program
+    with the number as an input is, equation for equation, the program with the number in it, once
+    all that constants decide is computed in both. A shape, an `if`, and what needs double precision
+    of Python's stay in the structure.
 
     Args:
         call: the model with its arguments.
@@ -185,7 +186,6 @@ def taken_apart(
     prepared = prior.prepared_examples() if fixed else None
     as_arrays = {name: jnp.asarray(value) for name, value in data.items()}
     held = prior if _is_its_fields(prior) else Whole(prior)
-    # what a problem in a file has prepared is known to its prior
     inputs = Leaves([], held, prepared, as_arrays)
     plain = _traced(call, Numbers.NONE, inputs, attributes)
     for which in (Numbers.ALL, Numbers.ARRAYS, Numbers.JAX_ARRAYS):
@@ -290,7 +290,8 @@ def _traced_rest(rest: Rest, leaves: Leaves, attributes: Mapping[str, Any]) -> _
         return said(trace), given
 
     shapes = _some_x(leaves), jax.random.key(0)
-    with numpyro.validation_enabled(False):  # the form is the same with it and without it
+    # the form is the same with NumPyro's validation and without; all threads share the switch
+    with RUNNING_A_MODEL, numpyro.validation_enabled(False):
         program, outputs = jax.make_jaxpr(everything, return_shape=True)(leaves, *shapes)
     # without what nothing needs, such as the checks that NumPyro makes with validation alone
     needed, _ = dce_jaxpr(program.jaxpr, [True] * len(program.jaxpr.outvars), instantiate=True)

@@ -3,7 +3,8 @@
 A compiled program may run a model again with other numbers of the same shapes. For that it takes
 the numbers as its arguments: those that the call passes, and those that the model's functions
 close over. What holds them is opened: functions with their closures and defaults, NumPyro's
-handlers, partial functions, and every pytree.
+handlers, partial functions, and plain containers. All else stays the object that it is: a pytree of
+another kind may lose what its leaves do not name.
 """
 
 from __future__ import annotations
@@ -127,6 +128,11 @@ def _opened(value: Any, which: Numbers, inside: tuple[Any, ...]) -> Any:
     """A leaf opened, if there are numbers in it; one without them stays the object that it is."""
     if inside and isinstance(value, list | dict):
         return _Kept(value)  # a model may write into it, and into a copy it would write in vain
+    if type(value) is dict:  # an argument; JAX itself would sort its keys
+        items = jax.tree.map(
+            partial(_opened, which=which, inside=inside), _Named.of(value), is_leaf=_is_whole
+        )
+        return _Opened(dict, items) if _holds_numbers(items, which) else _Kept(value)
     if _is_whole(value) and not jax.tree_util.all_leaves([value]):
         return _Kept(value)  # a distribution, say, which may lose what its fields do not name
     if any(value is outer for outer in inside):
@@ -139,16 +145,19 @@ def _opened(value: Any, which: Numbers, inside: tuple[Any, ...]) -> Any:
     within = partial(_opened, which=which, inside=(*inside, value))
     try:
         parts = jax.tree.map(within, parts, is_leaf=_is_whole_inside)
-        found = jax.tree.leaves(parts, is_leaf=_is_opened)
-        some = any(_is_opened(part) or _is_number(part, which) for part in found)
     except (TypeError, ValueError):  # keys that have no order
         return value
-    return _Opened(close, parts) if some else value
+    return _Opened(close, parts) if _holds_numbers(parts, which) else value
+
+
+def _holds_numbers(parts: Any, which: Numbers) -> bool:
+    found = jax.tree.leaves(parts, is_leaf=_is_opened)
+    return any(_is_opened(part) or _is_number(part, which) for part in found)
 
 
 def _is_whole(value: Any) -> bool:
     """Whether a tree ends at a value: only plain containers can be made again without loss."""
-    return not isinstance(value, tuple | list | dict | _Named | _Opened | None)
+    return not isinstance(value, tuple | list | _Named | _Opened | None)
 
 
 def _is_whole_inside(value: Any) -> bool:

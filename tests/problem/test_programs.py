@@ -19,7 +19,8 @@ from numpyro.infer.util import log_density
 from ppl_memprior import DiffusionMixturePrior, InverseProblem, MemorizedPrior, linearize, lookup
 from ppl_memprior.diffusion import dps
 from ppl_memprior.inference import evidence, gibbs, mode_jump, nuts, psis, tempered_smc
-from tests.problem.small_model import DATA, EXAMPLES, MATRIX, PRIOR, X, normal_model, scale_model
+
+from .small_model import DATA, EXAMPLES, MATRIX, PRIOR, X, forward, normal_model, scale_model
 
 COMPILATION = "/jax/core/compile/backend_compile_duration"
 CHAINS = {"num_samples": 6, "num_warmup": 4, "num_chains": 2}
@@ -89,6 +90,9 @@ def test_other_numbers_take_the_same_program():
     with Compilations() as compilations:
         found = [everything(problem, X) for problem in others]
     assert compilations.number == 0
+    with Compilations() as compilations:
+        everything(made(0.3, 0.2, 1.0, examples=EXAMPLES[:2]), X)
+    assert compilations.number > 0  # so that the zeros mean something
     for problem, values in zip(others, found, strict=True):
         jax.tree.map(partial(np.testing.assert_allclose, rtol=2e-5), values, directly(problem, X))
     assert len({float(values[0]) for values in found}) == 4  # one has the bandwidth alone changed
@@ -119,6 +123,27 @@ def test_another_function_of_the_same_text_is_told_apart():
         return InverseProblem(model, y=DATA)
 
     assert check(problem(jnp.tanh))[0] != check(problem(jnp.sin))[0]
+
+
+def test_arguments_in_a_dictionary_keep_their_order():
+    """The order decides which random numbers a site draws."""
+
+    def model(scales, y=None):
+        x = numpyro.sample("x", PRIOR)
+        total = sum(numpyro.sample(name, dist.Normal(0, s)) for name, s in scales.items())
+        numpyro.sample("y", dist.Normal(forward(x) + total, 0.3).to_event(1), obs=y)
+
+    @jax.jit
+    def drawn(problem, key):
+        trace = problem.prior_trace(key)
+        return {name: trace[name]["value"] for name in ("b", "a")}
+
+    key = jax.random.key(0)
+    for scale in (1.0, 2.0):
+        problem = InverseProblem(model, {"b": scale, "a": jnp.asarray(0.5)}, y=DATA)
+        trace = problem.prior_trace(key)
+        for name, value in drawn(problem, key).items():
+            np.testing.assert_allclose(value, trace[name]["value"], rtol=1e-6)
 
 
 def test_derivative_rules_are_told_apart():

@@ -6,6 +6,7 @@ wants one log-likelihood for each datum, and only for the data that count.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -90,21 +91,25 @@ def some_latents(problem: InverseProblem) -> tuple[jax.Array, dict[str, ArrayLik
 
 
 def _read_masks(problem: InverseProblem) -> dict[str, np.ndarray]:
-    names = data_sites(problem)
-
-    def read(latents: tuple[jax.Array, dict[str, ArrayLike]]) -> dict[str, jax.Array]:
-        x, others = latents
-        trace = problem.trace(x, **others)
-        return {name: datum_mask(trace[name]["fn"]) for name in names}
-
     latents = some_latents(problem)
-    depends = eval_provenance(read, latents=latents)
-    found = jax.jit(read)(latents)  # compiled: what no mask needs is not computed
+    depends = eval_provenance(partial(_all_masks, problem), latents=latents)
+    found = _compiled_masks(problem, latents)
     return {
         name: np.asarray(mask)
         for name, mask in found.items()
         if not depends[name] and not np.all(mask)
     }
+
+
+def _all_masks(
+    problem: InverseProblem, latents: tuple[jax.Array, dict[str, ArrayLike]]
+) -> dict[str, jax.Array]:
+    x, others = latents
+    trace = problem.trace(x, **others)
+    return {name: datum_mask(trace[name]["fn"]) for name in data_sites(problem)}
+
+
+_compiled_masks = jax.jit(_all_masks)  # what no mask needs is not computed
 
 
 def _base(fn: Any) -> Any:
