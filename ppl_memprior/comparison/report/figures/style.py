@@ -8,7 +8,6 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterable, Mapping
 
-import numpy as np
 import xarray as xr
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
@@ -64,12 +63,13 @@ def legend_above(figure: Figure, axes: Iterable[Axes]) -> None:
         entries = dict(zip(names, handles, strict=True)) | entries
     longest = max(max(map(len, name.split("\n"))) for name in entries)
     width = float(figure.get_figwidth())
-    columns = int(width / ((longest + 6) * CHARACTER * 8))
+    most = max(1, int(width / ((longest + 6) * CHARACTER * 8)))
+    rows = -(-len(entries) // most)
     figure.legend(
         list(entries.values()),
         list(entries),
         loc="outside upper center",
-        ncols=int(np.clip(columns, 1, len(entries))),
+        ncols=-(-len(entries) // rows),  # no name alone in the last row
         fontsize=8,
     )
 
